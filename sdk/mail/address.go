@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -11,10 +12,12 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Limits of RFC 5321, 4.5.3.1.1 and 4.5.3.1.2, in octets.
 const (
-	maxLocalPart = 64
-	maxDomain    = 255
+	// maxLocalPart is more than the 64 octets that RFC 5321, 4.5.3.1.1 asks everyone to take, as 4.5.3.1 wishes: bounce
+	// addresses that carry a recipient in them are often longer. It is what a whole path has in 4.5.3.1.3.
+	maxLocalPart = 256
+	// maxDomain is the 255 octets of RFC 5321, 4.5.3.1.2 as text: in the DNS they hold two that are not seen in it.
+	maxDomain = 253
 )
 
 // Address is a mailbox: a local part and a domain. The zero Address is the null reverse-path. It is comparable: two
@@ -46,16 +49,16 @@ func ParseAddress(s string) (Address, error) {
 		}
 		domain, ok := strings.CutPrefix(rest, "@")
 		if !ok {
-			return Address{}, fmt.Errorf("%q: after the quoted local part an @ and a domain are wanted", s)
+			return Address{}, fmt.Errorf("%s: after the quoted local part an @ and a domain are wanted", quoteShort(s))
 		}
 		return NewAddress(local, domain)
 	}
 	i := strings.LastIndexByte(s, '@')
 	if i < 0 {
-		return Address{}, fmt.Errorf("%q has no @", s)
+		return Address{}, fmt.Errorf("%s has no @", quoteShort(s))
 	}
-	if !isDotString(s[:i]) {
-		return Address{}, fmt.Errorf("%q is not a local part; one with other characters than letters, digits, dots between them and !#$%%&'*+-/=?^_`{|}~ must be quoted", s[:i])
+	if i > 0 && !isDotString(s[:i]) {
+		return Address{}, fmt.Errorf("%s is not a local part; one with other characters than letters, digits, dots between them and !#$%%&'*+-/=?^_`{|}~ must be quoted", quoteShort(s[:i]))
 	}
 	return NewAddress(s[:i], s[i+1:])
 }
@@ -65,7 +68,7 @@ func ParseAddress(s string) (Address, error) {
 func ParseUnquoted(s string) (Address, error) {
 	i := strings.LastIndexByte(s, '@')
 	if i < 0 {
-		return Address{}, fmt.Errorf("%q has no @", s)
+		return Address{}, fmt.Errorf("%s has no @", quoteShort(s))
 	}
 	return NewAddress(s[:i], s[i+1:])
 }
@@ -133,21 +136,31 @@ func checkLocal(local string) error {
 		return fmt.Errorf("the local part %q is not UTF-8", local)
 	}
 	for _, c := range local {
-		if unicode.IsControl(c) || c == '\u2028' || c == '\u2029' {
+		if unicode.IsControl(c) || breaksLine(c) {
 			return fmt.Errorf("the local part %q holds the control character %U", local, c)
 		}
 	}
 	return nil
 }
 
+// breaksLine tells the characters, not controls by their class, that end a line or turn its direction, so that a log or a
+// screen would show another address than the one that is meant.
+func breaksLine(c rune) bool {
+	return c == '\u2028' || c == '\u2029' || c >= '\u202a' && c <= '\u202e' || c >= '\u2066' && c <= '\u2069'
+}
+
 // ParseDomain checks a domain name or an address literal and returns its canonical form: lower case, A-labels, no dot at
 // the end (RFC 5321, 4.1.2 and 4.1.3).
 func ParseDomain(s string) (string, error) {
-	if strings.HasPrefix(s, "[") {
+	switch {
+	case strings.HasPrefix(s, "["):
 		return parseLiteral(s)
-	}
-	if s == "" {
+	case s == "":
 		return "", errors.New("the domain is empty")
+	case len(s) > 4*maxDomain: // no mapping of IDNA makes so much short enough
+		return "", fmt.Errorf("the domain has %d octets, more than %d", len(s), maxDomain)
+	case !utf8.ValidString(s):
+		return "", fmt.Errorf("%q is not a domain: it is not UTF-8", s)
 	}
 	d := strings.ToLower(s)
 	if !isASCII(s) {
@@ -159,18 +172,33 @@ func ParseDomain(s string) (string, error) {
 	if len(d) > maxDomain {
 		return "", fmt.Errorf("the domain has %d octets, more than %d", len(d), maxDomain)
 	}
+	last := ""
 	for label := range strings.SplitSeq(d, ".") {
 		if !isLabel(label) {
 			return "", fmt.Errorf("%q is not a domain: its part %q is not letters, digits and inner hyphens", s, label)
 		}
+		last = label
+	}
+	if isNumber(last) {
+		return "", fmt.Errorf("%q is not a domain: an IP address is written in brackets, and no name ends in a number", s)
 	}
 	return d, nil
+}
+
+// isNumber tells the last labels that some resolvers take for an IP address, in decimal or in hexadecimal. RFC 1123, 2.1:
+// a host name never ends in one.
+func isNumber(label string) bool {
+	digits := "0123456789"
+	if hex, ok := strings.CutPrefix(label, "0x"); ok {
+		label, digits = hex, "0123456789abcdef"
+	}
+	return strings.Trim(label, digits) == ""
 }
 
 func parseLiteral(s string) (string, error) {
 	inner, ok := strings.CutSuffix(s[1:], "]")
 	if !ok {
-		return "", fmt.Errorf("%q is not an address literal: no ] at its end", s)
+		return "", fmt.Errorf("%s is not an address literal: no ] at its end", quoteShort(s))
 	}
 	text, v6 := inner, false
 	if len(inner) > 5 && strings.EqualFold(inner[:5], "IPv6:") {
@@ -178,9 +206,10 @@ func parseLiteral(s string) (string, error) {
 	}
 	ip, err := netip.ParseAddr(text)
 	if err != nil || ip.Is6() != v6 || ip.Zone() != "" {
-		return "", fmt.Errorf("%q is not an address literal such as [192.0.2.1] or [IPv6:2001:db8::1]", s)
+		return "", fmt.Errorf("%s is not an address literal such as [192.0.2.1] or [IPv6:2001:db8::1]", quoteShort(s))
 	}
-	if v6 {
+	// An IPv4 address in the clothes of IPv6 is the same host, so it is the same mailbox.
+	if ip = ip.Unmap(); ip.Is6() {
 		return "[IPv6:" + ip.String() + "]", nil
 	}
 	return "[" + ip.String() + "]", nil
@@ -211,13 +240,18 @@ func isAlnum(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
-// isDotString tells atoms parted by single dots (RFC 5321, 4.1.2; UTF-8 by RFC 6531, 3.3).
+// isAtext tells the characters of an atom (RFC 5322, 3.2.3; all beyond ASCII by RFC 6531, 3.3).
+func isAtext(c byte) bool {
+	return isAlnum(c) || c >= utf8.RuneSelf || c > ' ' && strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
+}
+
+// isDotString tells atoms parted by single dots (RFC 5321, 4.1.2).
 func isDotString(s string) bool {
 	if s == "" || s[0] == '.' || s[len(s)-1] == '.' || strings.Contains(s, "..") {
 		return false
 	}
 	for _, c := range []byte(s) {
-		if !isAlnum(c) && c != '.' && c < utf8.RuneSelf && !strings.ContainsRune("!#$%&'*+-/=?^_`{|}~", rune(c)) {
+		if c != '.' && !isAtext(c) {
 			return false
 		}
 	}
@@ -231,7 +265,7 @@ func quoteLocal(local string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(local) + `"`
 }
 
-// cutQuoted reads a quoted string at the start of s and returns its content and what follows it.
+// cutQuoted reads a quoted string (RFC 5321, 4.1.2) at the start of s and returns its content and what follows it.
 func cutQuoted(s string) (content, rest string, err error) {
 	var b strings.Builder
 	for i := 1; i < len(s); i++ {
@@ -241,12 +275,22 @@ func cutQuoted(s string) (content, rest string, err error) {
 		case '\\':
 			i++
 			if i == len(s) {
-				return "", "", fmt.Errorf("%q ends inside a quoted local part", s)
+				return "", "", fmt.Errorf("%s ends inside a quoted local part", quoteShort(s))
 			}
-			b.WriteByte(s[i])
-		default:
-			b.WriteByte(s[i])
+			if s[i] < ' ' || s[i] >= 0x7f {
+				return "", "", fmt.Errorf("%s has a backslash before %q; only a printable ASCII character follows one", quoteShort(s), s[i])
+			}
 		}
+		b.WriteByte(s[i])
 	}
-	return "", "", fmt.Errorf("%q ends inside a quoted local part", s)
+	return "", "", fmt.Errorf("%s ends inside a quoted local part", quoteShort(s))
+}
+
+// quoteShort quotes what was given, cut so that an error stays a line.
+func quoteShort(s string) string {
+	const most = 320
+	if len(s) > most {
+		return strconv.Quote(s[:most]) + "..."
+	}
+	return strconv.Quote(s)
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Edit is one change that a filter wants made to the message. The kinds below are all there are.
@@ -49,33 +51,58 @@ func (e AddHeader) check() error {
 	if err := checkFieldName(e.Name); err != nil {
 		return err
 	}
-	return checkFieldValue(e.Value)
+	return checkFieldValue(e.Value, len(e.Name)+2)
 }
-func (e ReplaceHeader) check() error    { return checkFieldValue(e.Value) }
-func (e RemoveHeader) check() error     { return nil }
-func (e SetSender) check() error        { return nil }
-func (e AddRecipient) check() error     { return checkRecipientAddress(e.Recipient.Address) }
-func (e DropRecipient) check() error    { return checkRecipientAddress(e.Address) }
-func (e RewriteRecipient) check() error { return checkRecipientAddress(e.New) }
+func (e ReplaceHeader) check() error { return checkFieldValue(e.Value, 0) }
+func (e RemoveHeader) check() error  { return nil }
+func (e SetSender) check() error     { return nil }
+func (e AddRecipient) check() error  { return e.Recipient.Check() }
+func (e DropRecipient) check() error { return checkRecipientAddress(e.Address) }
+
+func (e RewriteRecipient) check() error {
+	if err := checkRecipientAddress(e.Old); err != nil {
+		return err
+	}
+	return checkRecipientAddress(e.New)
+}
 
 func (e ReplaceBody) check() error {
 	if i := bytes.IndexByte(e.Body, 0); i >= 0 {
 		return fmt.Errorf("the body holds a NUL at offset %d", i)
 	}
-	for i, c := range e.Body {
-		if c == '\n' && (i == 0 || e.Body[i-1] != '\r') {
-			return fmt.Errorf("the body holds a bare LF at offset %d; lines end in CRLF", i)
+	for at := 0; at < len(e.Body); {
+		i := bytes.IndexByte(e.Body[at:], '\n')
+		line := e.Body[at:]
+		if i >= 0 {
+			line = e.Body[at : at+i]
+			var ok bool
+			if line, ok = bytes.CutSuffix(line, []byte("\r")); !ok {
+				return fmt.Errorf("the body holds a bare LF at offset %d; lines end in CRLF", at+i)
+			}
 		}
-		if c == '\r' && (i+1 == len(e.Body) || e.Body[i+1] != '\n') {
-			return fmt.Errorf("the body holds a bare CR at offset %d; lines end in CRLF", i)
+		if j := bytes.IndexByte(line, '\r'); j >= 0 {
+			return fmt.Errorf("the body holds a bare CR at offset %d; lines end in CRLF", at+j)
 		}
+		if i < 0 {
+			break
+		}
+		at += i + 1
 	}
 	return nil
 }
 
+// Limits of SetMeta, in bytes. What is set is kept with the message and written to the log.
+const (
+	maxMetaKey   = 128
+	maxMetaValue = 4096
+)
+
 func (e SetMeta) check() error {
-	if e.Key == "" || strings.ContainsAny(e.Key+e.Value, "\r\n\x00") {
-		return fmt.Errorf("a meta key is not empty, and neither key nor value holds CR, LF or NUL")
+	if e.Key == "" || len(e.Key) > maxMetaKey || len(e.Value) > maxMetaValue {
+		return fmt.Errorf("a meta key has 1 to %d bytes and a value at most %d", maxMetaKey, maxMetaValue)
+	}
+	if !utf8.ValidString(e.Key+e.Value) || strings.IndexFunc(e.Key+e.Value, unicode.IsControl) >= 0 {
+		return fmt.Errorf("neither a meta key nor its value holds a control character or what is no UTF-8")
 	}
 	return nil
 }
@@ -100,23 +127,32 @@ func checkFieldName(name string) error {
 	return nil
 }
 
+// maxLine is the longest line of a message, without its CRLF (RFC 5322, 2.1.1).
+const maxLine = 998
+
 // checkFieldValue lets a value through that stays one field: every line break in it is CRLF followed by space or tab and
-// then something visible.
-func checkFieldValue(value string) error {
-	rest := value
-	for {
-		i := strings.IndexAny(rest, "\r\n\x00")
-		if i < 0 {
-			return nil
+// then something visible. Before is what stands before the value in its line.
+func checkFieldValue(value string, before int) error {
+	for first := true; ; first = false {
+		line, rest, more := strings.Cut(value, "\r\n")
+		if i := strings.IndexFunc(line, isForbidden); i >= 0 {
+			return fmt.Errorf("header value holds %q where only a fold (CRLF and a space) may stand", line[i])
 		}
-		tail := rest[i:]
-		if !strings.HasPrefix(tail, "\r\n ") && !strings.HasPrefix(tail, "\r\n\t") {
-			return fmt.Errorf("header value holds %q where only a fold (CRLF and a space) may stand", tail[:min(len(tail), 3)])
+		if !first && (line == "" || !isSpace(line[0])) {
+			return fmt.Errorf("header value holds a line break that is no fold: no space follows it")
 		}
-		rest = tail[3:]
-		line, _, _ := strings.Cut(rest, "\r\n")
-		if strings.TrimSpace(line) == "" {
+		if !first && strings.Trim(line, " \t") == "" {
 			return fmt.Errorf("header value holds a folded line that is empty")
 		}
+		if len(line)+before > maxLine {
+			return fmt.Errorf("header value holds a line of %d characters, more than %d; fold it", len(line)+before, maxLine)
+		}
+		if !more {
+			return nil
+		}
+		value, before = rest, 0
 	}
 }
+
+// isForbidden tells the controls that no field holds (RFC 5322, 2.2).
+func isForbidden(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }

@@ -1,8 +1,11 @@
 package mail
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // BodyType is the value of the BODY parameter of MAIL (RFC 6152, RFC 3030): which octets the content may hold.
@@ -93,6 +96,46 @@ type Recipient struct {
 	Original string // ORCPT as "type;address", decoded from xtext; "" when not given (RFC 3461, 4.2)
 }
 
+// Check returns an error when the recipient may not go onto a wire or into a report.
+func (r Recipient) Check() error {
+	if err := checkRecipientAddress(r.Address); err != nil {
+		return err
+	}
+	if n := r.Notify; n > NotifyNever|NotifySuccess|NotifyFailure|NotifyDelay || n&NotifyNever != 0 && n != NotifyNever {
+		return fmt.Errorf("%d is no value of NOTIFY, in which NEVER stands alone", n)
+	}
+	if r.Original == "" {
+		return nil
+	}
+	kind, text, ok := strings.Cut(r.Original, ";")
+	if !ok || !isAtom(kind) || text == "" {
+		return fmt.Errorf("the original recipient %s is not a type, a semicolon and an address", quoteShort(r.Original))
+	}
+	return checkParameter("original recipient", r.Original, maxOriginal)
+}
+
+// Limits of RFC 3461, 4.2 and 4.4, in characters.
+const (
+	maxOriginal = 500
+	maxEnvID    = 100
+)
+
+// checkParameter lets text through that stays on one line wherever it is written.
+func checkParameter(what, text string, most int) error {
+	if len(text) > most {
+		return fmt.Errorf("the %s has %d characters, more than %d", what, len(text), most)
+	}
+	if !utf8.ValidString(text) {
+		return fmt.Errorf("the %s %q is not UTF-8", what, text)
+	}
+	for _, c := range text {
+		if unicode.IsControl(c) || breaksLine(c) {
+			return fmt.Errorf("the %s %q holds the control character %U", what, text, c)
+		}
+	}
+	return nil
+}
+
 // Envelope is what MAIL and RCPT said: the reverse-path, the recipients and the parameters of both.
 type Envelope struct {
 	From       Address // the reverse-path; the zero Address is <>
@@ -116,4 +159,20 @@ func (e Envelope) NeedsUTF8() bool {
 		return true
 	}
 	return slices.ContainsFunc(e.To, func(r Recipient) bool { return !r.Address.IsASCII() })
+}
+
+// Check returns an error when something in the envelope may not go onto a wire or into a report.
+func (e Envelope) Check() error {
+	if err := checkParameter("envelope ID", e.EnvID, maxEnvID); err != nil {
+		return err
+	}
+	if e.Ret > RetHeaders || e.Body > BodyBinary {
+		return fmt.Errorf("%d is no value of RET or %d none of BODY", e.Ret, e.Body)
+	}
+	for i, r := range e.To {
+		if err := r.Check(); err != nil {
+			return fmt.Errorf("recipient %d: %w", i+1, err)
+		}
+	}
+	return nil
 }

@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 )
 
 // MaxHeader bounds a message header, in bytes; a longer one is refused. Postfix's header_size_limit is of this order.
 const MaxHeader = 1 << 20
+
+// ErrHeaderTooLong says that a header is longer than MaxHeader. It is the message's fault, not ours.
+var ErrHeaderTooLong = fmt.Errorf("the header is longer than %d bytes", MaxHeader)
 
 // Field is one header field.
 type Field struct {
@@ -58,8 +62,8 @@ func (f Field) Text() string {
 }
 
 // ReadHeader reads the header of a content. Body is the offset of the first byte after the empty line. A line that is no
-// field ends the header, and the body begins with it, as every mail program takes it. An error means that the content
-// could not be read or that the header is longer than MaxHeader.
+// field ends the header, and the body begins with it, as every mail program takes it. An error is ErrHeaderTooLong, or means
+// that the content could not be read.
 func ReadHeader(c Content) (h Header, body int64, err error) {
 	raw, body, err := RawHeader(c)
 	if err != nil {
@@ -70,54 +74,67 @@ func ReadHeader(c Content) (h Header, body int64, err error) {
 
 // RawHeader returns the bytes of the header, every line with its CRLF, without the empty line, and where the body begins.
 func RawHeader(c Content) (raw []byte, body int64, err error) {
-	buf := make([]byte, 0, 4096)
+	size := c.Size()
+	buf := make([]byte, 0, min(4096, size))
 	for {
-		if n, end, ok := headerEnd(buf); ok {
-			return buf[:n], int64(end), nil
-		}
-		if int64(len(buf)) >= c.Size() {
-			return buf, int64(len(buf)), nil
+		whole := int64(len(buf)) >= size
+		if n, end, ok := headerEnd(buf, whole); ok {
+			if n > MaxHeader {
+				return nil, 0, ErrHeaderTooLong
+			}
+			return buf[:n:n], int64(end), nil
 		}
 		if len(buf) > MaxHeader {
-			return nil, 0, fmt.Errorf("the header is longer than %d bytes", MaxHeader)
+			return nil, 0, ErrHeaderTooLong
 		}
-		grow := min(int64(max(4096, len(buf))), c.Size()-int64(len(buf)))
+		// Twice as much each time, so that the work stays linear although the search starts again.
+		grow := min(int64(max(4096, len(buf))), size-int64(len(buf)))
 		old := len(buf)
 		buf = append(buf, make([]byte, grow)...)
 		n, err := c.ReadAt(buf[old:], int64(old))
-		if err != nil && (err != io.EOF || int64(n) < grow) {
+		if int64(n) < grow {
+			if err == nil || err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
 			return nil, 0, fmt.Errorf("reading the header: %w", err)
 		}
 	}
 }
 
 // headerEnd finds where the header stops: at an empty line, or before a line that can't belong to it. It reports false
-// when b ends before that can be told.
-func headerEnd(b []byte) (header, body int, ok bool) {
-	for at := 0; at < len(b); {
+// when b ends before that can be told; it never does when b is the whole content.
+func headerEnd(b []byte, whole bool) (header, body int, ok bool) {
+	at := 0
+	for at < len(b) {
 		i := bytes.IndexByte(b[at:], '\n')
-		if i < 0 {
+		if i < 0 && !whole {
 			return 0, 0, false
+		}
+		if i < 0 {
+			i = len(b) - at - 1
 		}
 		line := b[at : at+i+1]
 		if len(bytes.TrimRight(line, "\r\n")) == 0 {
 			return at, at + len(line), true
 		}
-		if folded := at > 0 && (line[0] == ' ' || line[0] == '\t'); !folded && fieldColon(line) < 0 {
+		if folded := at > 0 && isSpace(line[0]); !folded && fieldColon(line) < 0 {
 			return at, at, true
 		}
 		at += len(line)
 	}
-	return 0, 0, false
+	return at, at, whole
 }
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' }
 
 // fieldColon returns where the colon of a field line is, or -1 when the line begins no field.
 func fieldColon(line []byte) int {
 	i := bytes.IndexByte(line, ':')
-	if i <= 0 {
+	name := bytes.TrimRight(line[:max(i, 0)], " \t")
+	if len(name) == 0 {
 		return -1
 	}
-	for _, c := range bytes.TrimRight(line[:i], " \t") {
+	for _, c := range name {
 		if c <= ' ' || c >= 0x7f {
 			return -1
 		}
@@ -125,33 +142,43 @@ func fieldColon(line []byte) int {
 	return i
 }
 
-// ParseHeader splits raw header lines into fields, numbered from 1.
+// ParseHeader splits raw header lines into fields, numbered from 1. What is no field is left out; RawHeader returns none.
 func ParseHeader(raw []byte) Header {
-	var h Header
-	for len(raw) > 0 {
-		line, rest := cutLine(raw)
-		raw = rest
+	h := make(Header, 0, 16)
+	for line := range SplitHeader(raw) {
 		if i := fieldColon(line); i > 0 {
-			h = append(h, Field{ID: uint32(len(h) + 1), Name: string(bytes.TrimRight(line[:i], " \t")), Value: line[i+1:]})
+			value := bytes.TrimSuffix(bytes.TrimSuffix(line[i+1:], []byte("\n")), []byte("\r"))
+			h = append(h, Field{ID: uint32(len(h) + 1), Name: string(bytes.TrimRight(line[:i], " \t")), Value: value})
 		}
-	}
-	for i := range h {
-		h[i].Value = bytes.TrimSuffix(bytes.TrimSuffix(h[i].Value, []byte("\n")), []byte("\r"))
 	}
 	return h
 }
 
-// cutLine returns the first field with its folds, and the rest.
-func cutLine(raw []byte) (line, rest []byte) {
+// SplitHeader yields raw header lines field by field, each with its folds and its line ends. Put together again they are
+// raw. The n-th of what RawHeader returns is the field that ParseHeader gives the ID n.
+func SplitHeader(raw []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for len(raw) > 0 {
+			end := fieldEnd(raw)
+			if !yield(raw[:end:end]) {
+				return
+			}
+			raw = raw[end:]
+		}
+	}
+}
+
+// fieldEnd returns where the first field ends, its folds included.
+func fieldEnd(raw []byte) int {
 	end := 0
 	for {
 		i := bytes.IndexByte(raw[end:], '\n')
 		if i < 0 {
-			return raw, nil
+			return len(raw)
 		}
 		end += i + 1
-		if end == len(raw) || (raw[end] != ' ' && raw[end] != '\t') {
-			return raw[:end], raw[end:]
+		if end == len(raw) || !isSpace(raw[end]) {
+			return end
 		}
 	}
 }

@@ -60,7 +60,7 @@ func (r Reply) Check() error {
 		return fmt.Errorf("reply code %d is not between 200 and 599", r.Code)
 	}
 	if e := r.Enhanced; e != (EnhancedCode{}) {
-		if e[0] != r.Code/100 || e[1] < 0 || e[1] > 999 || e[2] < 0 || e[2] > 999 {
+		if e[0] != r.Code/100 || e[0] == 3 || e[1] < 0 || e[1] > 999 || e[2] < 0 || e[2] > 999 {
 			return fmt.Errorf("enhanced code %s does not fit reply code %d", e, r.Code)
 		}
 	}

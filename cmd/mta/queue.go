@@ -1,0 +1,322 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pabal-mta/mta/core/admin"
+	"github.com/pabal-mta/mta/core/engine"
+	"github.com/pabal-mta/mta/core/queue"
+)
+
+func queueCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "queue", Short: "Look at the queue, and change it"}
+	cmd.AddCommand(queueList(), queueShow(), queueShape())
+	for verb, short := range map[admin.Verb]string{
+		admin.Retry:   "Try messages again now",
+		admin.Hold:    "Keep messages without trying them",
+		admin.Release: "End the hold of messages",
+		admin.Bounce:  "Give messages up now, and tell their senders",
+		admin.Delete:  "Remove messages, and tell nobody",
+	} {
+		cmd.AddCommand(queueVerb(verb, short))
+	}
+	return cmd
+}
+
+// selectors adds the flags that all queue commands share.
+func selectors(cmd *cobra.Command) *admin.Selection {
+	sel := new(admin.Selection)
+	f := cmd.Flags()
+	f.StringSliceVar(&sel.IDs, "id", nil, "these messages")
+	f.StringVar(&sel.From, "from", "", "messages of this sender, or of senders at @domain; <> for reports")
+	f.StringVar(&sel.To, "to", "", "messages with this recipient")
+	f.StringVar(&sel.Domain, "domain", "", "messages with a recipient in this domain")
+	f.StringVar(&sel.State, "state", "", "waiting or held")
+	f.DurationVar(&sel.Older, "older", 0, "messages queued longer ago than this, such as 2h")
+	return sel
+}
+
+// listing calls fn for each selected message: of the running server, or of its files when it is down.
+func listing(cmd *cobra.Command, sel admin.Selection, fn func(admin.Message) error) error {
+	cfg, err := loadOffline(cmd)
+	if err != nil {
+		return err
+	}
+	err = admin.NewClient(cfg.Admin.Socket).List(cmd.Context(), sel, fn)
+	if !errors.Is(err, admin.ErrNotRunning) {
+		return err
+	}
+	fmt.Fprintln(cmd.ErrOrStderr(), "the server is down; this is what lies in its files")
+	return fromFiles(cmd.Context(), engine.QueueDir(cfg), sel, fn)
+}
+
+func fromFiles(ctx context.Context, dir string, sel admin.Selection, fn func(admin.Message) error) error {
+	f, err := sel.Filter()
+	if err != nil {
+		return usageError{err}
+	}
+	q, err := queue.OpenReadOnly(dir)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	return q.List(ctx, f, func(r *queue.Record) error { return fn(admin.MessageOf(r)) })
+}
+
+func queueList() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List queued messages, the oldest first",
+		Example: "  mta queue list -domain example.com -older 4h\n  mta queue list -state held -json",
+		Args:    cobra.NoArgs,
+	}
+	sel := selectors(cmd)
+	cmd.Flags().IntVar(&sel.Limit, "limit", 0, "at most this many")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if asJSON {
+			enc := json.NewEncoder(cmd.OutOrStdout())
+			return listing(cmd, *sel, func(m admin.Message) error { return enc.Encode(m) })
+		}
+		return printList(cmd, *sel)
+	}
+	return cmd
+}
+
+func printList(cmd *cobra.Command, sel admin.Selection) error {
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	n, size := 0, int64(0)
+	err := listing(cmd, sel, func(m admin.Message) error {
+		if n == 0 {
+			fmt.Fprintln(w, "ID\tAGE\tSIZE\tFROM\tTO\tTRIES\tNEXT\tLAST REPLY")
+		}
+		n++
+		size += m.Size
+		printMessage(w, m)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.Flush()
+	if n == 0 {
+		if sel.Empty() {
+			fmt.Fprintln(cmd.OutOrStdout(), "The queue is empty.")
+		} else {
+			fmt.Fprintln(cmd.OutOrStdout(), "No queued message is like that.")
+		}
+		return nil
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s, %s\n", plural(n, "message"), admin.Bytes(size))
+	return nil
+}
+
+func printMessage(w io.Writer, m admin.Message) {
+	next := "now"
+	switch wait := time.Until(m.Next); {
+	case m.State == "held":
+		next = "held: " + m.Held
+	case wait > 0:
+		next = "in " + admin.Ago(wait)
+	}
+	from := cmp.Or(m.From, "<>")
+	for i, r := range m.Recipients {
+		to := r.Address
+		if r.State != "pending" {
+			to += " (" + r.State + ")"
+		}
+		if i == 0 {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", m.ID, admin.Ago(time.Since(m.Received)), admin.Bytes(m.Size), from, to, m.Attempts, next, shorten(r.Reply, 70))
+			continue
+		}
+		fmt.Fprintf(w, "\t\t\t\t%s\t\t\t%s\n", to, shorten(r.Reply, 70))
+	}
+}
+
+func shorten(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+func queueShow() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show ID",
+		Short: "Show one queued message: its envelope, what was tried, and its content",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := client(cmd)
+			if err != nil {
+				return err
+			}
+			var found *admin.Message
+			err = c.List(cmd.Context(), admin.Selection{IDs: args}, func(m admin.Message) error { found = &m; return nil })
+			if err != nil {
+				return err
+			}
+			if found == nil {
+				return fmt.Errorf("there is no message %s in the queue", args[0])
+			}
+			showMessage(cmd.OutOrStdout(), *found)
+			return c.Content(cmd.Context(), args[0], cmd.OutOrStdout())
+		},
+	}
+}
+
+func showMessage(out io.Writer, m admin.Message) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "id\t%s, %s\n", m.ID, m.State)
+	fmt.Fprintf(w, "from\t%s\n", cmp.Or(m.From, "<> (a report)"))
+	fmt.Fprintf(w, "received\t%s, %s ago, %s", m.Received.Format(time.RFC3339), admin.Ago(time.Since(m.Received)), admin.Bytes(m.Size))
+	if m.Remote != "" {
+		fmt.Fprintf(w, ", from %s at listener %q", m.Remote, m.Listener)
+	}
+	if m.User != "" {
+		fmt.Fprintf(w, ", by %s", m.User)
+	}
+	fmt.Fprintln(w)
+	for _, r := range m.Recipients {
+		fmt.Fprintf(w, "to\t%s, %s\n", r.Address, r.State)
+		if r.Reply != "" {
+			fmt.Fprintf(w, "\t%s\n", strings.TrimPrefix(r.Host+": "+r.Reply, ": "))
+		}
+	}
+	if m.State == "held" {
+		fmt.Fprintf(w, "held\t%s\n", m.Held)
+	} else {
+		fmt.Fprintf(w, "next\t%s, after %s\n", m.Next.Format(time.RFC3339), plural(m.Attempts, "attempt"))
+	}
+	w.Flush()
+	fmt.Fprintln(out)
+}
+
+// shapeAges are the upper edges of the columns of `mta queue shape`.
+var shapeAges = []time.Duration{5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 12 * time.Hour, 48 * time.Hour}
+
+func queueShape() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "shape",
+		Short: "Show recipient domains against the age of what waits for them",
+		Args:  cobra.NoArgs,
+	}
+	sel := selectors(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		rows := map[string][]int{}
+		err := listing(cmd, *sel, func(m admin.Message) error {
+			for _, r := range m.Recipients {
+				if r.State != "pending" {
+					continue
+				}
+				domain := r.Address[strings.LastIndexByte(r.Address, '@')+1:]
+				if rows[domain] == nil {
+					rows[domain] = make([]int, len(shapeAges)+2)
+				}
+				column, _ := slices.BinarySearch(shapeAges, time.Since(m.Received))
+				rows[domain][column+1]++
+				rows[domain][0]++
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		printShape(cmd.OutOrStdout(), rows)
+		return nil
+	}
+	return cmd
+}
+
+func printShape(out io.Writer, rows map[string][]int) {
+	domains := make([]string, 0, len(rows))
+	for d := range rows {
+		domains = append(domains, d)
+	}
+	slices.SortFunc(domains, func(a, b string) int {
+		return cmp.Or(cmp.Compare(rows[b][0], rows[a][0]), cmp.Compare(a, b))
+	})
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(w, "RECIPIENTS\t")
+	for _, age := range shapeAges {
+		fmt.Fprintf(w, "< %s\t", admin.Ago(age))
+	}
+	fmt.Fprintln(w, "older\t  DOMAIN")
+	for _, d := range domains {
+		for _, n := range rows[d] {
+			fmt.Fprintf(w, "%d\t", n)
+		}
+		fmt.Fprintf(w, "  %s\n", d)
+	}
+	w.Flush()
+}
+
+func queueVerb(verb admin.Verb, short string) *cobra.Command {
+	var yes, all bool
+	cmd := &cobra.Command{
+		Use:   string(verb) + " [ID...]",
+		Short: short,
+		Long: short + ".\n\nMessages are named by their ids or by selectors; -all stands for every message. What would change more than\n" +
+			"one message prints the count and asks for -yes.",
+	}
+	sel := selectors(cmd)
+	var reason string
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it, also to more than one message")
+	cmd.Flags().BoolVar(&all, "all", false, "every message")
+	if verb == admin.Hold || verb == admin.Bounce {
+		cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		sel.IDs = append(sel.IDs, args...)
+		if sel.Empty() && !all {
+			return usageError{fmt.Errorf("which messages? Give ids, selectors (-from -to -domain -state -older), or -all")}
+		}
+		if _, err := sel.Filter(); err != nil {
+			return usageError{err}
+		}
+		return actOn(cmd, verb, admin.Order{Selection: *sel, Reason: reason}, yes)
+	}
+	return cmd
+}
+
+func actOn(cmd *cobra.Command, verb admin.Verb, order admin.Order, yes bool) error {
+	c, err := client(cmd)
+	if err != nil {
+		return err
+	}
+	order.Dry = true
+	n, err := c.Act(cmd.Context(), verb, order)
+	switch {
+	case err != nil:
+		return err
+	case n == 0:
+		return errors.New("no queued message is like that")
+	case n > 1 && !yes:
+		fmt.Fprintf(cmd.ErrOrStderr(), "this would %s %s; say -yes to do it\n", verb, plural(n, "message"))
+		return errShown
+	}
+	order.Dry = false
+	if n, err = c.Act(cmd.Context(), verb, order); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", verb, plural(n, "message"))
+	return nil
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pabal-mta/mta/core/admin"
+)
+
+// client makes a client for the server of the configuration that -config names.
+func client(cmd *cobra.Command) (*admin.Client, error) {
+	cfg, err := loadOffline(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return admin.NewClient(cfg.Admin.Socket), nil
+}
+
+func statusCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the running server at a glance",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := client(cmd)
+			if err != nil {
+				return err
+			}
+			s, err := c.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
+			}
+			showStatus(cmd.OutOrStdout(), s)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return cmd
+}
+
+func showStatus(out io.Writer, s admin.Status) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	fmt.Fprintf(w, "%s\t%s, up %s, pid %d, mta %s\n", s.Hostname, s.Ready, admin.Ago(time.Since(s.Started)), s.PID, s.Version)
+	fmt.Fprintf(w, "config\t%s, read %s ago\n", s.Config, admin.Ago(time.Since(s.Loaded)))
+	full := ""
+	if s.Queue.Full {
+		full = ": too little, no mail is taken (queue.min_free)"
+	}
+	fmt.Fprintf(w, "queue\t%d waiting, %d being delivered, %d held; %s of disk free%s\n",
+		s.Queue.Waiting, s.Queue.Active, s.Queue.Held, admin.Bytes(s.Queue.FreeDisk), full)
+	for _, l := range s.Listeners {
+		fmt.Fprintf(w, "listener\t%s\t%s\t%d sessions\n", l.Name, strings.Join(l.Address, ", "), l.Sessions)
+	}
+	for _, p := range s.Plugins {
+		fmt.Fprintf(w, "plugin\t%s\t%s\t%s, %d calls, %d errors, %d restarts\t%s\n",
+			p.Name, strings.Join(p.Kinds, ", "), p.State, p.Calls, p.Errors, p.Restarts, p.Problem)
+	}
+	for _, d := range s.Sites {
+		failing := ""
+		if !d.FailingSince.IsZero() {
+			failing = "failing for " + admin.Ago(time.Since(d.FailingSince)) + ": " + d.LastReply
+		}
+		fmt.Fprintf(w, "to\t%s\t%d waiting\t%s\n", d.Name, d.Waiting, failing)
+	}
+}
+
+func reloadCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload",
+		Short: "Make the running server read its configuration again",
+		Long: "Make the running server read its configuration again. A configuration with a mistake changes nothing: the\n" +
+			"mistakes are printed, and the server goes on with the one it has.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := client(cmd)
+			if err != nil {
+				return err
+			}
+			if err := c.Reload(cmd.Context()); err != nil {
+				return fmt.Errorf("the server keeps its configuration:\n%w", err)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "reloaded")
+			return nil
+		},
+	}
+}
+
+func stopCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "stop",
+		Short: "Stop the running server in order",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := client(cmd)
+			if err != nil {
+				return err
+			}
+			if err := c.Stop(cmd.Context()); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "stopping")
+			return nil
+		},
+	}
+}

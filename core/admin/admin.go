@@ -1,0 +1,144 @@
+// Package admin lets an operator speak with the running server: a unix socket with the API that the mta commands use, and
+// an HTTP listener with metrics, health and a page to look at.
+//
+// The socket is as private as its file (mode 0600); there is no other check, so the HTTP listener, which anyone on the
+// machine can reach, only tells and never does. Garbage on either closes that connection and nothing else. When the admin
+// room fails to open, the server does not start; when it fails later, mail goes on.
+package admin
+
+import (
+	"context"
+	"time"
+
+	"github.com/pabal-mta/mta/core/queue"
+	"github.com/pabal-mta/mta/sdk/mail"
+)
+
+// Verb is what an operator wants done with queued messages.
+type Verb string
+
+// The verbs.
+const (
+	Retry   Verb = "retry"   // try again now
+	Hold    Verb = "hold"    // keep, and do not try
+	Release Verb = "release" // end a hold
+	Bounce  Verb = "bounce"  // give up now and tell the sender
+	Delete  Verb = "delete"  // remove, and tell nobody
+)
+
+// Verbs lists the verbs in the order of the help text.
+func Verbs() []Verb { return []Verb{Retry, Hold, Release, Bounce, Delete} }
+
+// Server is the running server, as the API sees it.
+type Server interface {
+	Status() Status
+	// Ready returns why the server cannot do its work now, or nil.
+	Ready() error
+	// Reload reads the configuration again. The error's text holds every diagnostic; the old configuration stays in force.
+	Reload(ctx context.Context) error
+	// Stop begins an orderly stop and returns at once.
+	Stop()
+	List(ctx context.Context, f queue.Filter, fn func(*queue.Record) error) error
+	Content(id queue.ID) (*queue.Record, mail.Content, error)
+	// Act does the verb to the messages and returns how many it was done to.
+	Act(ctx context.Context, verb Verb, ids []queue.ID, reason string) (int, error)
+}
+
+// Status is the server at a glance.
+type Status struct {
+	Version   string           `json:"version"`
+	Hostname  string           `json:"hostname"`
+	PID       int              `json:"pid"`
+	Started   time.Time        `json:"started"`
+	Config    string           `json:"config"`
+	Loaded    time.Time        `json:"config_loaded"`
+	Ready     string           `json:"ready"` // "ok", or why not
+	Listeners []ListenerStatus `json:"listeners"`
+	Queue     QueueStatus      `json:"queue"`
+	Sites     []SiteStatus     `json:"sites,omitempty"` // destinations with waiting mail, the deepest first
+	Plugins   []PluginStatus   `json:"plugins"`
+}
+
+// ListenerStatus is one listener.
+type ListenerStatus struct {
+	Name     string   `json:"name"`
+	Address  []string `json:"address"`
+	Sessions int      `json:"sessions"`
+}
+
+// QueueStatus is the queue in figures.
+type QueueStatus struct {
+	Waiting  int   `json:"waiting"` // for their next attempt, the held ones not counted
+	Active   int   `json:"active"`  // being delivered
+	Held     int   `json:"held"`
+	FreeDisk int64 `json:"free_disk"` // bytes
+	Full     bool  `json:"full"`      // below min_free: no new mail is taken
+}
+
+// SiteStatus is one destination.
+type SiteStatus struct {
+	Name         string    `json:"name"`
+	Waiting      int       `json:"waiting"`
+	Active       int       `json:"active"`
+	FailingSince time.Time `json:"failing_since,omitzero"`
+	LastReply    string    `json:"last_reply,omitempty"`
+}
+
+// PluginStatus is one plugin's process.
+type PluginStatus struct {
+	Name     string    `json:"name"`
+	Source   string    `json:"source"`
+	Version  string    `json:"version"`
+	Kinds    []string  `json:"kinds"`
+	State    string    `json:"state"`
+	PID      int       `json:"pid,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+	Restarts int       `json:"restarts"`
+	Calls    uint64    `json:"calls"`
+	Errors   uint64    `json:"errors"`
+	Problem  string    `json:"problem,omitempty"` // the last one
+}
+
+// Message is a queued message as lists show it. Fields are only ever added.
+type Message struct {
+	ID         string      `json:"id"`
+	State      string      `json:"state"` // waiting, held
+	From       string      `json:"from"`  // "" is the null sender: a report
+	Recipients []Recipient `json:"recipients"`
+	Size       int64       `json:"size"`
+	Received   time.Time   `json:"received"`
+	Next       time.Time   `json:"next,omitzero"`
+	Attempts   int         `json:"attempts"`
+	Held       string      `json:"held,omitempty"` // why
+	User       string      `json:"user,omitempty"`
+	Remote     string      `json:"remote,omitempty"`
+	Listener   string      `json:"listener,omitempty"`
+}
+
+// Recipient is one recipient of a Message.
+type Recipient struct {
+	Address string `json:"address"`
+	State   string `json:"state"`
+	Reply   string `json:"reply,omitempty"` // the last one
+	Host    string `json:"host,omitempty"`  // who gave it
+}
+
+// MessageOf makes the listed form of a record.
+func MessageOf(r *queue.Record) Message {
+	m := Message{
+		ID: r.ID.String(), State: "waiting", From: r.Envelope.From.String(), Size: r.Size, Received: r.Received,
+		Next: r.Next, Attempts: r.Attempts, Held: r.Held,
+		User: r.Meta["user"], Remote: r.Meta["remote"], Listener: r.Meta["listener"],
+	}
+	if r.Held != "" {
+		m.State, m.Next = "held", time.Time{}
+	}
+	for _, rcpt := range r.Recipients {
+		out := Recipient{Address: rcpt.Address.String(), State: rcpt.State.String(), Host: rcpt.Host}
+		if rcpt.Reply.Code != 0 {
+			out.Reply = rcpt.Reply.String()
+		}
+		m.Recipients = append(m.Recipients, out)
+	}
+	return m
+}

@@ -1,0 +1,294 @@
+// Package config reads mta.hcl, one file or a directory of them, into a Config of plain Go values.
+//
+// It refuses what it does not know: every mistake of all files is told at once, with file:line:col, the line itself and,
+// where there is one, the word that was meant. It starts nothing and changes nothing; with Options.Describe it has each
+// plugin asked what may stand in its config block. When there is a mistake, the Config is nil and only Diagnostics are
+// left behind. What came from env, file and credential is never printed.
+package config
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/pabal-mta/mta/sdk/mail"
+	"github.com/pabal-mta/mta/sdk/schema"
+)
+
+// The structs below are the language: their tags drive the decoder, its suggestions, Show and Reference.
+//
+//	hcl:"name"             a key; ",label" the name of the block; ",block" a block; ",body" a body that a plugin declares
+//	is:"path"              what a string means, where the Go type does not say it
+//	ref:"plugin"           a reference to a block of that kind; wants:"store" is the kind of plugin
+//	default:"5m"           as an operator writes it, a list's words parted by spaces; computed:"..." tells one in words
+//	oneof:"a b", min, max  what is taken
+//	need:"required"        it has to be written; need:"one" on a list: a single value stands for a list of one
+
+// Config is a whole configuration, the defaults filled in and every reference resolved to the name of a block.
+type Config struct {
+	Hostname   string         `hcl:"hostname" is:"domain" computed:"the name of this machine" doc:"our name: in EHLO, Received and Reporting-MTA"`
+	Domains    []string       `hcl:"domains" is:"domain" doc:"mail for these domains is ours and is taken from anyone"`
+	Networks   []netip.Prefix `hcl:"networks" default:"127.0.0.0/8 ::1/128" doc:"who may relay without AUTH"`
+	DataDir    string         `hcl:"data_dir" is:"path" default:"/var/lib/mta" doc:"where the queue is kept"`
+	Postmaster mail.Address   `hcl:"postmaster" doc:"where mail for postmaster goes"`
+	TLS        []*TLS         `hcl:"tls,block" doc:"a certificate and its key"`
+	Listeners  []*Listener    `hcl:"listener,block" doc:"where mail comes in"`
+	Plugins    []*Plugin      `hcl:"plugin,block" doc:"a program that decides, stores, converts or notifies, in its own process"`
+	Pipelines  []*Pipeline    `hcl:"pipeline,block" doc:"which plugins are asked about incoming mail, in the order written"`
+	Routes     []*Route       `hcl:"route,block" doc:"where mail goes; the first route that matches a recipient takes it"`
+	Queue      Queue          `hcl:"queue,block" doc:"how long mail waits, and how hard we try"`
+	Bounce     Bounce         `hcl:"bounce,block" doc:"who hears of mail that could not be delivered"`
+	Admin      Admin          `hcl:"admin,block" doc:"how the commands and the console reach the server"`
+	DNS        DNS            `hcl:"dns,block" doc:"where names are looked up"`
+
+	places places
+}
+
+// TLS is a certificate and its key.
+type TLS struct {
+	Name     string `hcl:",label"`
+	CertFile string `hcl:"cert_file" is:"path" need:"required" doc:"PEM, the whole chain; read again when it changes"`
+	KeyFile  string `hcl:"key_file" is:"path" need:"required" doc:"PEM; read again when it changes"`
+}
+
+// Listener is where mail comes in. Where Auth is set, AUTH is required.
+type Listener struct {
+	Name         string   `hcl:",label"`
+	Address      []string `hcl:"address" is:"listen" need:"required" doc:"where to listen"`
+	TLS          string   `hcl:"tls" ref:"tls" doc:"the certificate; STARTTLS is offered with it"`
+	Implicit     bool     `hcl:"implicit" default:"false" doc:"TLS from the first byte (port 465)"`
+	Auth         string   `hcl:"auth" ref:"plugin" wants:"authenticator" doc:"who says whether a login is right; where it is set, a login is required"`
+	InsecureAuth bool     `hcl:"insecure_auth" default:"false" doc:"passwords without TLS; only where every address is loopback"`
+	Protocol     string   `hcl:"protocol" oneof:"smtp lmtp" default:"smtp" doc:"what is spoken"`
+	Pipeline     string   `hcl:"pipeline" ref:"pipeline" doc:"who is asked about mail that comes in here"`
+	BareLF       string   `hcl:"bare_lf" oneof:"reject normalize" default:"reject" doc:"what happens to lines that end without CR"`
+	Limits       Limits   `hcl:"limits,block" doc:"what one peer, and all of them, may use"`
+}
+
+// Limits bounds what a listener takes.
+type Limits struct {
+	Connections      int         `hcl:"connections" min:"1" default:"1000" doc:"sessions at a time"`
+	ConnectionsPerIP int         `hcl:"connections_per_ip" min:"1" default:"20" doc:"sessions at a time from one address"`
+	MessageSize      schema.Size `hcl:"message_size" min:"65536" default:"35MiB" doc:"the largest message taken"`
+	Recipients       int         `hcl:"recipients" min:"1" default:"100" doc:"recipients of one message"`
+}
+
+// Plugin is a program of its own. Timeout is zero where the default of each stage applies.
+type Plugin struct {
+	Name    string        `hcl:",label"`
+	Source  string        `hcl:"source" is:"source" need:"required" doc:"builtin:NAME, or the path of a program"`
+	SHA256  string        `hcl:"sha256" is:"sha256" doc:"of the program; mta plugin pin writes it"`
+	Timeout time.Duration `hcl:"timeout" min:"1ms" computed:"5s; 1m at \"message\", in store and in convert" doc:"how long an answer may take"`
+	OnError string        `hcl:"on_error" oneof:"tempfail accept reject quarantine" default:"tempfail" doc:"what happens to mail when the plugin fails"`
+	Args    []string      `hcl:"args" doc:"arguments of the program"`
+	Env     []string      `hcl:"env" is:"env" doc:"its environment: NAME passes a variable on, NAME=value sets it"`
+	Config  []byte        `hcl:"config,body" doc:"what the plugin itself declares: mta plugin info NAME"` // JSON; nil when the plugin was not asked
+
+	Version string   // as the plugin says; "" when it was not asked
+	Kinds   []string // as the plugin says; nil when it was not asked
+
+	settings *settings
+}
+
+// Pipeline is what happens to mail that comes in.
+type Pipeline struct {
+	Name string `hcl:",label"`
+	On   []*On  `hcl:"on,block" doc:"what is asked at a stage of the SMTP dialogue"`
+}
+
+// On is one block of a pipeline: plugins that are asked at a stage, one after the other.
+type On struct {
+	Stage   string        `hcl:",label" oneof:"connect helo mail rcpt message"`
+	Use     []string      `hcl:"use" ref:"plugin" wants:"filter" need:"required" doc:"who is asked, in this order"`
+	When    *Condition    `hcl:"when" doc:"only where this is true"`
+	Timeout time.Duration `hcl:"timeout" min:"1ms" computed:"that of the plugin" doc:"how long each answer may take"`
+	OnError string        `hcl:"on_error" oneof:"tempfail accept reject quarantine" computed:"that of the plugin" doc:"what happens to mail when a plugin fails; accept means without its edits"`
+}
+
+// Route is where mail for some recipients goes, in exactly one way: Store, LMTP, Smarthost or MX.
+type Route struct {
+	Name          string        `hcl:",label"`
+	Domains       []string      `hcl:"domains" is:"pattern" computed:"every domain" doc:"of the recipients: a name, or *.name for all below it"`
+	Store         string        `hcl:"store" ref:"plugin" wants:"store" doc:"deliver into the mailboxes of this plugin"`
+	LMTP          []string      `hcl:"lmtp" is:"hop" need:"one" doc:"deliver to this LMTP server"`
+	Smarthost     []string      `hcl:"smarthost" is:"hostport" need:"one" doc:"deliver to this server, whatever the domain; of several, the first that answers"`
+	MX            bool          `hcl:"mx" default:"false" doc:"deliver to the hosts that the domain itself names"`
+	TLS           string        `hcl:"tls" oneof:"none opportunistic require verify" computed:"opportunistic; none with lmtp" doc:"verify wants a certificate for the host's name; DANE and MTA-STS are obeyed where a domain publishes them"`
+	User          string        `hcl:"user" doc:"log in with this name"`
+	Password      schema.Secret `hcl:"password" doc:"and this password: env(\"NAME\"), file(\"path\") or credential(\"name\")"`
+	Convert       []string      `hcl:"convert" ref:"plugin" wants:"converter" doc:"who gives the message the form that the next host takes, in this order"`
+	Port          int           `hcl:"port" min:"1" max:"65535" default:"25" doc:"where the hosts of mx listen"`
+	AllowLoopback bool          `hcl:"allow_loopback" default:"false" doc:"mx may lead to this machine (for tests)"`
+	Source        netip.Addr    `hcl:"source" doc:"the address that we connect from"`
+}
+
+// Queue is how long mail waits.
+type Queue struct {
+	Retry        []time.Duration `hcl:"retry" min:"1s" default:"5m 15m 30m" doc:"how long to wait after each failed attempt, and then the last again"`
+	Jitter       float64         `hcl:"jitter" min:"0" max:"0.5" default:"0.1" doc:"how much of a delay is left to chance"`
+	WarnAfter    time.Duration   `hcl:"warn_after" default:"4h" doc:"when the sender is told of a delay; 0s is never"`
+	Expire       time.Duration   `hcl:"expire" min:"1m" default:"5d" doc:"when mail goes back to its sender"`
+	MinFree      schema.Size     `hcl:"min_free" default:"1GiB" doc:"free disk below which no mail is taken (452); nothing is lost"`
+	Connections  int             `hcl:"connections" min:"1" default:"10" doc:"connections at a time to one destination"`
+	Destinations []*Destination  `hcl:"destination,block" doc:"limits for hosts that want their own"`
+}
+
+// Destination is the limits of some hosts. Rate is zero where there is none.
+type Destination struct {
+	Name        string   `hcl:",label"`
+	MX          []string `hcl:"mx" is:"pattern" need:"required" doc:"the hosts: a name, or *.name for all below it"`
+	Connections int      `hcl:"connections" min:"1" computed:"queue.connections" doc:"connections at a time"`
+	Rate        Rate     `hcl:"rate" doc:"messages in a time, such as \"600/1m\""`
+}
+
+// Bounce is who hears of mail that could not be delivered.
+type Bounce struct {
+	Notify []string `hcl:"notify" ref:"plugin" wants:"bounce notifier" doc:"who words, redirects or suppresses a report; without one the server's own words go out"`
+}
+
+// Admin is how the commands and the console reach the server.
+type Admin struct {
+	Socket string `hcl:"socket" is:"path" computed:"admin.sock in data_dir" doc:"mta queue, explain, trace and top speak here"`
+	Listen string `hcl:"listen" is:"listen" doc:"console, /metrics, /healthz and /readyz; none without it"`
+}
+
+// DNS is where names are looked up.
+type DNS struct {
+	Servers []string `hcl:"servers" is:"server" computed:"those of /etc/resolv.conf" doc:"resolvers"`
+}
+
+// Options says how far Load goes.
+type Options struct {
+	// Describe asks a plugin, whose Source, SHA256, Args and Env are set, what it is. Nil leaves the config blocks undecoded
+	// and the kinds of plugins unchecked. It is called from several goroutines.
+	Describe func(context.Context, *Plugin) (*Description, error)
+	// Validate, if set, gives a plugin its decoded Config to find what a schema can't say. It is called from several
+	// goroutines.
+	Validate func(context.Context, *Plugin) ([]schema.Problem, error)
+	// Builtins is the names that may follow "builtin:"; nil leaves them unchecked.
+	Builtins []string
+	// LookupEnv finds an environment variable; nil is os.LookupEnv.
+	LookupEnv func(string) (string, bool)
+	// Offline proves the words only: Describe and Validate are not called, no other file is read, and what env, file and
+	// credential would give may be missing. Such a Config is not one to run.
+	Offline bool
+	// Unpinned lets a plugin be without sha256, for the command that writes it.
+	Unpinned bool
+}
+
+func (o Options) lookupEnv(name string) (string, bool) {
+	if o.LookupEnv != nil {
+		return o.LookupEnv(name)
+	}
+	return os.LookupEnv(name)
+}
+
+// Description is what a plugin says of itself.
+type Description struct {
+	Version string
+	Kinds   []string
+	Schema  *schema.Schema // nil: it takes no configuration
+}
+
+// Load reads the file at path, or the *.hcl files of the directory at path in the order of their names. The Diagnostics
+// may hold warnings only; the Config is nil when they hold an error.
+func Load(ctx context.Context, path string, o Options) (*Config, Diagnostics) {
+	sources, diags := readSources(path)
+	if diags.HasErrors() {
+		return nil, diags
+	}
+	return load(ctx, sources, o)
+}
+
+// load is Load without the disk.
+func load(ctx context.Context, sources []*source, o Options) (*Config, Diagnostics) {
+	d := newDecoder(sources, o)
+	for _, s := range sources {
+		d.parse(s)
+	}
+	if !d.diags.HasErrors() {
+		d.names()
+		d.decode()
+		d.plugins(ctx)
+		d.check()
+	}
+	d.finish()
+	if d.diags.HasErrors() {
+		return nil, d.diags
+	}
+	return d.cfg, d.diags
+}
+
+// Way returns how the route delivers: "store", "lmtp", "smarthost" or "mx".
+func (r *Route) Way() string {
+	switch {
+	case r.Store != "":
+		return "store"
+	case len(r.LMTP) > 0:
+		return "lmtp"
+	case len(r.Smarthost) > 0:
+		return "smarthost"
+	default:
+		return "mx"
+	}
+}
+
+// Builtin returns the name of a built-in plugin, or "" for a program of its own.
+func (p *Plugin) Builtin() string {
+	name, _ := cutBuiltin(p.Source)
+	return name
+}
+
+// Plugin returns the plugin of that name, or nil.
+func (c *Config) Plugin(name string) *Plugin {
+	for _, p := range c.Plugins {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// Step is one plugin asked at one stage, everything resolved.
+type Step struct {
+	Stage   string
+	Plugin  string
+	When    *Condition // nil: always
+	Timeout time.Duration
+	OnError string
+}
+
+// Steps returns the steps of a pipeline in the order written; none for a name that is no pipeline.
+func (c *Config) Steps(pipeline string) []Step {
+	var steps []Step
+	for _, p := range c.Pipelines {
+		if p.Name != pipeline {
+			continue
+		}
+		for _, on := range p.On {
+			for _, name := range on.Use {
+				steps = append(steps, c.step(on, c.Plugin(name)))
+			}
+		}
+	}
+	return steps
+}
+
+// step takes what the block says, then what the plugin says, then the default of the stage.
+func (c *Config) step(on *On, p *Plugin) Step {
+	s := Step{Stage: on.Stage, Plugin: p.Name, When: on.When, Timeout: on.Timeout, OnError: on.OnError}
+	if s.Timeout == 0 {
+		s.Timeout = p.Timeout
+	}
+	if s.Timeout == 0 {
+		s.Timeout = 5 * time.Second
+		if on.Stage == "message" {
+			s.Timeout = time.Minute
+		}
+	}
+	if s.OnError == "" {
+		s.OnError = p.OnError
+	}
+	return s
+}

@@ -1,0 +1,10 @@
+tls "public" {
+}
+listener "mx" {
+  tls = tls.public
+}
+plugin "store" {
+}
+route "local" {
+  store = plugin.store
+}

@@ -1,0 +1,12 @@
+listener "mx" {
+  address  = ["127.0.0.1:2525"]
+  tls      = tls["publik"]
+  pipeline = pipeline.in
+}
+tls "public" {
+  cert_file = "tls/cert.pem"
+  key_file  = "tls/key.pem"
+}
+route "internet" {
+  mx = true
+}

@@ -1,0 +1,7 @@
+networks = ["0.0.0.0/0", "127.0.0.0/8"]
+listener "mx" {
+  address = ["127.0.0.1:2525"]
+}
+route "internet" {
+  mx = true
+}

@@ -1,0 +1,21 @@
+listener "mx" {
+  address = ["127.0.0.1:2525"]
+}
+
+plugin "greylist" {
+  source = "plugins/greylist"
+}
+plugin "short" {
+  source = "plugins/greylist"
+  sha256 = "8c1b"
+}
+plugin "builtin" {
+  source = "builtin:maildri"
+}
+plugin "pinned" {
+  source = "builtin:filter"
+  sha256 = "8c1b0c8e3f5a7d92b64e0f3a1d5c7e9b2f4a6c8e0d1b3f5a7c9e1d3b5f7a9c0e"
+}
+route "internet" {
+  mx = true
+}

@@ -1,0 +1,10 @@
+listner "mx" {
+  address = ["127.0.0.1:2525"]
+}
+frobnicate {}
+listener "mx" {
+  address = ["127.0.0.1:2525"]
+}
+route "internet" {
+  mx = true
+}

@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pabal-mta/mta/core/config"
+	"github.com/pabal-mta/mta/core/plugin"
+	"github.com/pabal-mta/mta/sdk/schema"
+)
+
+// Loader reads a configuration the way that the server does: the plugins are asked what may stand in their blocks.
+type Loader struct {
+	Path     string
+	Command  []string // the command that runs a built-in plugin, without the plugin's name
+	Builtins []string // their names
+}
+
+// Load reads the configuration. With offline only its words are proved, and it can't be run.
+func (l Loader) Load(ctx context.Context, offline bool) (*config.Config, config.Diagnostics) {
+	o := config.Options{Offline: offline, Builtins: l.Builtins}
+	if offline {
+		return config.Load(ctx, l.Path, o)
+	}
+	o.Describe = func(ctx context.Context, p *config.Plugin) (*config.Description, error) {
+		d, err := plugin.Describe(ctx, spec(p, l.Command))
+		if err != nil {
+			return nil, err
+		}
+		return &config.Description{Version: d.Version, Kinds: d.Kinds, Schema: d.Schema}, nil
+	}
+	o.Validate = func(ctx context.Context, p *config.Plugin) ([]schema.Problem, error) {
+		return plugin.Validate(ctx, spec(p, l.Command))
+	}
+	return config.Load(ctx, l.Path, o)
+}
+
+// Describe asks one plugin of a configuration what it is.
+func (l Loader) Describe(ctx context.Context, p *config.Plugin) (*plugin.Description, error) {
+	return plugin.Describe(ctx, spec(p, l.Command))
+}
+
+// spec says how the plugin of a block is started.
+func spec(p *config.Plugin, command []string) plugin.Spec {
+	s := plugin.Spec{Name: p.Name, SHA256: p.SHA256, Args: p.Args, Env: environment(p.Env), Config: p.Config, Timeout: p.Timeout}
+	if name := p.Builtin(); name != "" {
+		s.Builtin, s.Self, s.BuiltinArgs = name, command[0], append(command[1:len(command):len(command)], name)
+		return s
+	}
+	s.Path = p.Source
+	return s
+}
+
+// environment resolves the names that a plugin's env passes on.
+func environment(list []string) []string {
+	var out []string
+	for _, entry := range list {
+		name, _, set := strings.Cut(entry, "=")
+		if set {
+			out = append(out, entry)
+		} else if v, ok := os.LookupEnv(name); ok {
+			out = append(out, name+"="+v)
+		}
+	}
+	return out
+}
+
+// specs are the plugins of a configuration, ready to be started.
+func (e *Engine) specs(cfg *config.Config) []plugin.Spec {
+	list := make([]plugin.Spec, len(cfg.Plugins))
+	for i, p := range cfg.Plugins {
+		list[i] = spec(p, e.options.Builtin)
+		list[i].Where = cfg.Origin(p, "source").String()
+		list[i].RunDir = filepath.Join(cfg.DataDir, "run")
+		list[i].StateDir = filepath.Join(cfg.DataDir, "plugins", p.Name)
+	}
+	return list
+}

@@ -1,0 +1,31 @@
+//go:build unix && !linux
+
+package plugin
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+)
+
+// Without /proc the program is run by its name, after the check of who may write to it.
+func execPath(path string) string { return path }
+
+func selfPath(self string) string {
+	if self != "" {
+		return self
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return os.Args[0]
+	}
+	return path
+}
+
+func sealedCopy(string, io.Reader) (*os.File, error) { return nil, errors.ErrUnsupported }
+
+// The lifeline alone ends a plugin here whose server has been killed.
+func sysProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+func awaitExit(int) {}

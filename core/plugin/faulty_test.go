@@ -1,0 +1,126 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/pabal-mta/mta/sdk"
+	"github.com/pabal-mta/mta/sdk/mail"
+)
+
+// TestMain makes the test binary a plugin, with the fault that MODE names, or a host that is to be killed.
+func TestMain(m *testing.M) {
+	switch mode := os.Getenv("MODE"); mode {
+	case "":
+		os.Exit(m.Run())
+	case "host":
+		beHost()
+	default:
+		bePlugin(mode)
+	}
+}
+
+func bePlugin(mode string) {
+	switch mode {
+	case "exit":
+		fmt.Fprintln(os.Stderr, "no database")
+		os.Exit(3)
+	case "chatter":
+		fmt.Println("Hello, I am a program")
+	case "version":
+		fmt.Println("1|7|unix|/nowhere|grpc|")
+		select {}
+	case "silent":
+		signal.Ignore(syscall.SIGTERM)
+		select {}
+	}
+	sdk.Serve(sdk.Plugin[faultyConfig]{Name: "faulty", Version: "0.1.0", Doc: "misbehaves", Kinds: (*faulty)(nil), New: newFaulty})
+}
+
+type faultyConfig struct {
+	Limit int `mta:"limit,optional" default:"3"`
+}
+
+// faulty does in a call what the local part of the recipient says.
+type faulty struct{ host sdk.Host }
+
+func newFaulty(_ context.Context, c faultyConfig, h sdk.Host) (any, error) {
+	switch os.Getenv("MODE") {
+	case "flood":
+		go func() {
+			for {
+				fmt.Fprintln(os.Stderr, strings.Repeat("flood ", 20))
+			}
+		}()
+	case "longline":
+		fmt.Fprintln(os.Stderr, strings.Repeat("x", 100<<10))
+		_, _ = syscall.Write(1, []byte(strings.Repeat("y", 100<<10)+"\n"))
+		fmt.Println(strings.Repeat("z", 100<<10))
+	case "once":
+		mark := filepath.Join(h.StateDir(), "lived")
+		if _, err := os.Stat(mark); err == nil {
+			fmt.Fprintln(os.Stderr, "out of luck")
+			os.Exit(4)
+		}
+		return &faulty{h}, os.WriteFile(mark, nil, 0o600)
+	case "grandchild", "escaped":
+		cmd := exec.Command("sleep", "3")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: os.Getenv("MODE") == "escaped"}
+		cmd.Stderr, cmd.Stdout = os.Stderr, os.Stderr
+		if err := cmd.Start(); err != nil {
+			return nil, err
+		}
+	}
+	if c.Limit < 0 {
+		return nil, errors.New("limit is negative")
+	}
+	return &faulty{h}, nil
+}
+
+func (f *faulty) Rcpt(ctx context.Context, s *mail.Session, r mail.Recipient) (mail.Verdict, error) {
+	switch r.Address.Local() {
+	case "panic":
+		panic("as asked")
+	case "hang":
+		select {}
+	case "sleep":
+		<-ctx.Done()
+		return mail.Verdict{}, ctx.Err()
+	case "exit":
+		os.Exit(9)
+	case "exit-once":
+		if _, err := os.Stat(filepath.Join(f.host.StateDir(), "died")); err != nil {
+			_ = os.WriteFile(filepath.Join(f.host.StateDir(), "died"), nil, 0o600)
+			os.Exit(9)
+		}
+	case "pid":
+		return mail.Reject(550, "5.7.1", "%d", os.Getpid()), nil
+	case "garbage":
+		return mail.Verdict{Action: mail.ActionReject, Reply: mail.Reply{Code: 550, Text: "x\r\nRCPT TO:<e@v>\x00"}}, nil
+	case "chatter":
+		fmt.Println("stray print")
+	case "failing":
+		return mail.Verdict{}, errors.New("no database")
+	case "environ":
+		return mail.Reject(550, "5.7.1", "%s", strings.Join(os.Environ(), " ")), nil
+	}
+	return mail.Continue(), nil
+}
+
+func (f *faulty) Store(_ context.Context, d *mail.Delivery) ([]mail.Reply, error) {
+	return []mail.Reply{mail.NewReply(250, "2.0.0", "one for all")}, nil
+}
+
+func (f *faulty) Convert(_ context.Context, c *mail.Conversion) (mail.Converted, error) {
+	b, err := io.ReadAll(mail.Reader(c.Content))
+	return mail.Converted{Content: mail.Bytes(b), Body: mail.Body7Bit}, err
+}

@@ -1,0 +1,93 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestHostKilled kills a host and sees its plugin, and the plugin's socket, go.
+func TestHostKilled(t *testing.T) {
+	run := spec(t, "good").RunDir
+	host := exec.Command(os.Args[0])
+	host.Env = append(os.Environ(), "MODE=host", "RUN="+run)
+	out, err := host.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 32)
+	n, err := out.Read(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugin, err := strconv.Atoi(strings.TrimSpace(string(line[:n])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = host.Wait()
+	for end := time.Now().Add(3 * time.Second); isRunning(plugin); {
+		if time.Now().After(end) {
+			t.Fatal("the plugin lives on without its host")
+		}
+	}
+	r, err := newRoom(run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	if rooms, _ := filepath.Glob(filepath.Join(run, "room-*")); len(rooms) != 1 {
+		t.Errorf("the dead host's room is still there: %v", rooms)
+	}
+}
+
+// groupRuns reports whether a process of that group runs; one that only waits to be reaped does not.
+func groupRuns(t *testing.T, group int) bool {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range stats {
+		stat, _ := os.ReadFile(path)
+		_, rest, _ := strings.Cut(string(stat), ") ") // state, parent, group
+		if f := strings.Fields(rest); len(f) > 2 && f[0] != "Z" && f[2] == strconv.Itoa(group) {
+			return true
+		}
+	}
+	return false
+}
+
+// inState reports whether a process is in that state, such as T for stopped.
+func inState(pid int, state string) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && strings.Contains(string(stat), ") "+state+" ")
+}
+
+// isRunning tells a process that runs from one that is gone or waits to be reaped.
+func isRunning(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ")
+}
+
+func beHost() {
+	s := Spec{Name: "faulty", Builtin: "faulty", Env: []string{"MODE=good"}, RunDir: os.Getenv("RUN")}
+	h, err := Start(context.Background(), []Spec{s}, Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(h.Status()[0].PID)
+	select {}
+}

@@ -1,0 +1,212 @@
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/pabal-mta/mta/sdk"
+	"github.com/pabal-mta/mta/sdk/pluginv1"
+	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
+)
+
+// stopGrace is how long a drained plugin may take to exit.
+const stopGrace = 2 * time.Second
+
+// process is one life of a plugin.
+type process struct {
+	child  *child
+	launch *goplugin.Client
+	client *calls.Client
+	health grpc_health_v1.HealthClient
+	room   *room
+	about  *pluginv1.DescribeResponse
+	kinds  []string
+	born   time.Time
+}
+
+// launcher starts processes of one plugin, one after the other.
+type launcher struct {
+	spec    *Spec
+	version string
+	bin     *binary
+	room    *room
+	out     *output
+}
+
+func newLauncher(s *Spec, o Options, out *output) (*launcher, error) {
+	bin, err := openBinary(s)
+	if err != nil {
+		return nil, err
+	}
+	r, err := newRoom(s.RunDir)
+	if err != nil {
+		bin.close()
+		return nil, fmt.Errorf("its run directory: %w", err)
+	}
+	if s.StateDir != "" {
+		if err := ownDir(s.StateDir); err != nil {
+			bin.close()
+			r.close()
+			return nil, fmt.Errorf("its state directory: %w", err)
+		}
+	}
+	return &launcher{spec: s, version: o.Version, bin: bin, room: r, out: out}, nil
+}
+
+func (l *launcher) close() {
+	l.bin.close()
+	l.room.close()
+}
+
+// start starts a process as far as Describe. It takes no longer than ctx.
+func (l *launcher) start(ctx context.Context) (*process, error) {
+	p := &process{room: l.room, born: time.Now()}
+	stopKill := func() bool { return true }
+	timeout := startTimeout
+	if d, ok := ctx.Deadline(); ok {
+		timeout = time.Until(d)
+	}
+	p.launch = goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: sdk.CookieKey, MagicCookieValue: sdk.CookieValue},
+		VersionedPlugins: map[int]goplugin.PluginSet{sdk.ProtocolVersion: {"plugin": connPlugin{}}},
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
+			p.child = newChild(l.spec, l.bin, cmd, l.out)
+			stopKill = context.AfterFunc(ctx, p.child.kill)
+			return p.child, nil
+		},
+		SkipHostEnv: true, StartTimeout: timeout,
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: l.room.dir},
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		GRPCDialOptions:  calls.DialOptions(),
+		SyncStdout:       l.out, SyncStderr: l.out,
+		Logger: hclog.NewNullLogger(),
+	})
+	err := p.connect(ctx, l.version)
+	stopKill() // from here on whoever uses ctx ends the process
+	if err != nil {
+		p.end()
+		return nil, l.startError(ctx, p.child, err)
+	}
+	return p, nil
+}
+
+func (p *process) connect(ctx context.Context, version string) error {
+	protocol, err := p.launch.Client()
+	if err != nil {
+		return err
+	}
+	v, err := protocol.Dispense("plugin")
+	if err != nil {
+		return err
+	}
+	conn := v.(*grpc.ClientConn)
+	p.client, p.health = calls.NewClient(conn), grpc_health_v1.NewHealthClient(conn)
+	p.about, err = p.client.Describe(ctx, version)
+	return err
+}
+
+// configure hands over the configuration; after it, and unless it was only for validation, the process takes calls.
+func (l *launcher) configure(ctx context.Context, p *process, validateOnly bool) error {
+	err := p.configure(ctx, l.spec, validateOnly)
+	if _, answered := status.FromError(err); err == nil || !answered {
+		return err
+	}
+	select {
+	case <-p.child.gone:
+		<-p.child.quiet
+		return l.withLastWords(fmt.Errorf("it ended while it was configured (%s)", p.child.ending()))
+	case <-time.After(pipeGrace):
+	}
+	return l.withLastWords(fmt.Errorf("it could not be configured: %s", printable(status.Convert(err).Message())))
+}
+
+func (p *process) configure(ctx context.Context, s *Spec, validateOnly bool) error {
+	config := s.Config
+	if len(config) == 0 {
+		config = json.RawMessage("{}")
+	}
+	res, err := p.client.Configure(ctx, &pluginv1.ConfigureRequest{
+		ConfigJson: config, ValidateOnly: validateOnly, Instance: s.Name, StateDir: s.StateDir,
+	})
+	if err != nil {
+		return err
+	}
+	if problems := calls.Problems(res); len(problems) > 0 {
+		return &ConfigError{problems}
+	}
+	for _, k := range res.GetKinds() {
+		p.kinds = append(p.kinds, printable(k.GetName()))
+	}
+	if validateOnly {
+		return nil
+	}
+	if len(p.kinds) == 0 {
+		return errors.New("it says that it can do nothing at all")
+	}
+	return p.client.Open()
+}
+
+// alive asks the process for its health.
+func (p *process) alive(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	res, err := p.health.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: goplugin.GRPCServiceName})
+	if err == nil && res.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
+		err = fmt.Errorf("its health is %v", res.GetStatus())
+	}
+	return err
+}
+
+// stop lets the process finish its calls and ends it. ctx bounds the finishing.
+func (p *process) stop(ctx context.Context) {
+	if p.client != nil {
+		timeout := stopGrace
+		if d, ok := ctx.Deadline(); ok {
+			timeout = time.Until(d)
+		}
+		_, _ = p.client.Drain(ctx, timeout)
+		p.client.Close()
+	}
+	hung := time.AfterFunc(stopGrace, p.child.kill)
+	p.launch.Kill() // asks it to exit, and waits
+	hung.Stop()
+	p.end()
+}
+
+// end kills what is left of the process, its group and its sockets.
+func (p *process) end() {
+	if p.child != nil {
+		p.child.kill()
+		<-p.child.gone
+		<-p.child.quiet
+	}
+	if p.client != nil {
+		p.client.Close()
+	}
+	p.launch.Kill()
+	p.room.clear()
+}
+
+// connPlugin has go-plugin hand out the connection itself.
+type connPlugin struct {
+	goplugin.NetRPCUnsupportedPlugin
+}
+
+func (connPlugin) GRPCServer(*goplugin.GRPCBroker, *grpc.Server) error {
+	return errors.New("the server is no plugin")
+}
+
+func (connPlugin) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, c *grpc.ClientConn) (any, error) {
+	return c, nil
+}

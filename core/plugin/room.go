@@ -1,0 +1,116 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxRunDir is the longest name of a run directory: a socket's whole path has at most 108 bytes, and below it come
+// /room-0123456789/plugin-dir0123456789/plugin0123456789.
+const maxRunDir = 50
+
+// room is a directory for the sockets of one plugin. It is locked while its server lives, so that the next server can
+// tell a dead one's room and clear it away.
+type room struct {
+	dir  string
+	lock *os.File
+}
+
+// newRoom clears away the rooms of dead servers and makes one.
+func newRoom(runDir string) (*room, error) {
+	if runDir == "" || len(runDir) > maxRunDir {
+		runDir = filepath.Join(os.TempDir(), fmt.Sprintf("mta-%d", os.Geteuid()))
+	}
+	if err := ownDir(runDir); err != nil {
+		return nil, err
+	}
+	gate, err := lockFile(filepath.Join(runDir, "lock"), unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer gate.Close()
+	sweep(runDir)
+	dir, err := os.MkdirTemp(runDir, "room-")
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockFile(filepath.Join(dir, "lock"), unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return &room{dir, lock}, nil
+}
+
+// ownDir makes a directory that nobody else may enter.
+func ownDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", dir)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return hint(fmt.Errorf("the run directory %s belongs to somebody else", dir), "give the server a run directory of its own")
+	}
+	if info.Mode().Perm()&0o077 == 0 {
+		return nil
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return hint(fmt.Errorf("others may enter the run directory %s: %w", dir, err), "chmod 700 %s", dir)
+	}
+	return nil
+}
+
+func lockFile(path string, how int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), how); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// sweep removes rooms whose lock nobody holds.
+func sweep(runDir string) {
+	entries, err := os.ReadDir(runDir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), "room-") {
+			continue
+		}
+		dir := filepath.Join(runDir, e.Name())
+		lock, err := lockFile(filepath.Join(dir, "lock"), unix.LOCK_EX|unix.LOCK_NB)
+		if err != nil {
+			continue
+		}
+		os.RemoveAll(dir)
+		lock.Close()
+	}
+}
+
+func (r *room) close() {
+	os.RemoveAll(r.dir)
+	r.lock.Close()
+}
+
+// clear removes what a process has left behind.
+func (r *room) clear() {
+	left, _ := filepath.Glob(filepath.Join(r.dir, "plugin-dir*"))
+	for _, dir := range left {
+		os.RemoveAll(dir)
+	}
+}

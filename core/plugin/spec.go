@@ -1,0 +1,105 @@
+package plugin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/pabal-mta/mta/core/event"
+	"github.com/pabal-mta/mta/sdk/schema"
+)
+
+// Spec says which program a plugin is and how it is run.
+type Spec struct {
+	Name     string          // the label of its block
+	Where    string          // the place of its block, such as "mta.hcl:12:1", for messages
+	Path     string          // of the program; "" for a built-in
+	SHA256   string          // of the program, in hex; "" runs it unpinned
+	Args     []string        // of the program
+	Env      []string        // "KEY=value", beside the few variables that every plugin gets
+	Timeout  time.Duration   // of one call; 0: by kind
+	Config   json.RawMessage // the config block; empty: none
+	RunDir   string          // for sockets, shared by all servers of this machine's user; "": a temporary directory
+	StateDir string          // the plugin's own; made when it is missing
+
+	Builtin     string   // name of a built-in plugin
+	Self        string   // our own program, for built-ins; "": the one that runs
+	BuiltinArgs []string // that make our own program serve the built-in
+}
+
+// Options are what all plugins of a Host share.
+type Options struct {
+	Logger  *slog.Logger // nil: slog.Default
+	Events  *event.Bus
+	Version string // of the server, told to plugins
+}
+
+// Error is a failure of a plugin, in words for the operator.
+type Error struct {
+	Plugin string
+	Where  string // place in mta.hcl; may be ""
+	Err    error
+	Hint   string // what to do; may be ""
+}
+
+// Error says which plugin failed, where it is configured, what happened and what to do.
+func (e *Error) Error() string {
+	s := fmt.Sprintf("plugin %q", e.Plugin)
+	if e.Where != "" {
+		s += " (" + e.Where + ")"
+	}
+	s += ": " + e.Err.Error()
+	if e.Hint != "" {
+		s += "\n" + e.Hint
+	}
+	return s
+}
+
+// Unwrap returns what happened.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ConfigError says what a plugin found wrong with its configuration.
+type ConfigError struct {
+	Problems []schema.Problem
+}
+
+// Error lists the problems.
+func (c *ConfigError) Error() string {
+	errs := []error{errors.New("its configuration is wrong")}
+	for _, p := range c.Problems {
+		errs = append(errs, p)
+	}
+	return errors.Join(errs...).Error()
+}
+
+// hinted is an error with what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+func hint(err error, format string, args ...any) error {
+	return hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// fail puts the plugin's name and place before an error.
+func (s *Spec) fail(err error) error {
+	e := &Error{Plugin: s.Name, Where: s.Where, Err: err}
+	var h hinted
+	if errors.As(err, &h) {
+		e.Hint = h.hint
+	}
+	return e
+}
+
+// source names the program in messages.
+func (s *Spec) source() string {
+	if s.Builtin != "" {
+		return "builtin:" + s.Builtin
+	}
+	return s.Path
+}

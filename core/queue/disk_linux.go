@@ -1,0 +1,99 @@
+package queue
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// diskFree returns how many bytes an ordinary user may still write to the disk of dir.
+func diskFree(dir string) (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(st.Bavail) * st.Frsize, nil
+}
+
+// reserve makes f so large that its blocks are taken, not only promised.
+func reserve(f *os.File, size int64) error { return syscall.Fallocate(int(f.Fd()), 0, 0, size) }
+
+// locked reports whether another process has the directory locked, as Badger locks it. With shared, a process that only
+// reads does not count.
+func locked(dir string, shared bool) (bool, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() // and with it the lock
+	how := syscall.LOCK_EX
+	if shared {
+		how = syscall.LOCK_SH
+	}
+	err = syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}
+
+// owner returns who owns a file.
+func owner(info os.FileInfo) (uid, gid int, ok bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, false
+	}
+	return int(st.Uid), int(st.Gid), true
+}
+
+// adviseMaps tells the kernel how the files under dir that this process has mapped are used: one that is being written
+// to at random, the others in order. Without it, the kernel reads and writes back whole read-ahead windows around each
+// small write, many times the payload (research/dependencies.md 2.3).
+func adviseMaps(dir string, written map[string]bool) error {
+	f, err := os.Open("/proc/self/maps")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		// 7f0a00000000-7f0a00800000 rw-s 00000000 fd:00 1234   /var/lib/mta/queue/00001.mem
+		where, rest, _ := strings.Cut(lines.Text(), " ")
+		i := strings.Index(rest, dir+"/")
+		if i < 0 {
+			continue
+		}
+		name := rest[i+len(dir)+1:]
+		if !strings.HasSuffix(name, memSuffix) && !strings.HasSuffix(name, logSuffix) {
+			continue
+		}
+		advice := syscall.MADV_NORMAL
+		if written[name] {
+			advice = syscall.MADV_RANDOM
+		}
+		if err := advise(where, advice); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+func advise(where string, advice int) error {
+	from, to, _ := strings.Cut(where, "-")
+	start, err := strconv.ParseUint(from, 16, 64)
+	if err != nil {
+		return err
+	}
+	end, err := strconv.ParseUint(to, 16, 64)
+	if err != nil {
+		return err
+	}
+	_, _, errno := syscall.Syscall(syscall.SYS_MADVISE, uintptr(start), uintptr(end-start), uintptr(advice))
+	if errno != 0 && errno != syscall.ENOMEM { // unmapped meanwhile
+		return errno
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// Errors of the queue. Test for them with errors.Is: what is returned may say more.
+var (
+	ErrFull     = errors.New("the disk of the queue is nearly full")
+	ErrStopped  = errors.New("the queue has stopped")
+	ErrLocked   = errors.New("the queue is in use by another process")
+	ErrNotFound = errors.New("no such message in the queue")
+	ErrDamaged  = errors.New("the message is damaged on disk")
+)
+
+// Options are the settings of a queue.
+type Options struct {
+	MinFree  int64        // bytes free on the disk below which Add returns ErrFull; 0: 1 GiB; negative: no guard
+	Logger   *slog.Logger // nil: silent
+	Fatal    func(error)  // called once, on a goroutine of its own, at the first storage error; may be nil
+	InMemory bool         // nothing on disk, nothing survives: for tests, also within testing/synctest
+}
+
+// Stats are the queue's figures.
+type Stats struct {
+	Messages int64 // in the queue; right after Recover
+	Held     int64 // of these
+	Bytes    int64 // of their contents
+	Free     int64 // bytes free on the disk when it was last looked at; -1 when not known
+	Full     bool  // Add returns ErrFull
+	Added    int64 // since Open
+	Removed  int64 // since Open
+	Groups   int64 // transactions committed since Open; each is one sync
+	Damaged  int64 // records that Recover could not read
+	Ghosts   int64 // records of removed messages that had come back and that Recover removed again
+}
+
+// Queue is an open queue. Its methods may be called by several goroutines at once.
+type Queue struct {
+	db       *badger.DB
+	log      *slog.Logger
+	fatal    func(error)
+	readOnly bool
+	ids      sequence
+	opened   ID // the largest ID in the store when it was opened
+	disk     *guard
+	files    *watch // nil in memory
+	marks    marks  // of the committer goroutine alone
+
+	mu       sync.Mutex
+	wake     sync.Cond // the committer waits for it
+	urgent   []*op     // Settle and Delete go first: what they remove makes room, and a duplicate is worse than a wait
+	waiting  []*op
+	stopping bool          // Close was called
+	cause    error         // the first storage error
+	ended    chan struct{} // closed when the committer has returned
+	readers  sync.WaitGroup
+
+	highest ID // in the store; of the committer goroutine alone
+	garbage struct {
+		mem   int   // the memory table
+		bytes int64 // of contents whose removal is written in it
+		limit int64
+	}
+	cleaner *cleaner
+	stats   struct {
+		messages, held, bytes, added, removed, groups, damaged, ghosts atomic.Int64
+	}
+}
+
+// Stats returns the queue's figures.
+func (q *Queue) Stats() Stats {
+	s := Stats{
+		Messages: q.stats.messages.Load(),
+		Held:     q.stats.held.Load(),
+		Bytes:    q.stats.bytes.Load(),
+		Added:    q.stats.added.Load(),
+		Removed:  q.stats.removed.Load(),
+		Groups:   q.stats.groups.Load(),
+		Damaged:  q.stats.damaged.Load(),
+		Ghosts:   q.stats.ghosts.Load(),
+	}
+	s.Free, s.Full = q.disk.state()
+	return s
+}
+
+// Close commits what waits, ends what reads and closes the store. Whatever is called after it returns ErrStopped, and so
+// does reading a large content that Load returned before. It must not be called from a function given to the queue.
+func (q *Queue) Close() error {
+	q.mu.Lock()
+	if q.stopping {
+		q.mu.Unlock()
+		<-q.ended
+		return nil
+	}
+	q.stopping = true
+	q.wake.Broadcast()
+	q.mu.Unlock()
+	<-q.ended
+	q.cleaner.stop()
+	q.readers.Wait()
+	if err := q.closeStore(); err != nil {
+		return fmt.Errorf("closing the queue: %w", err)
+	}
+	return nil
+}
+
+// closeStore closes Badger. After a storage error that can last for ever, so then it is not waited for.
+func (q *Queue) closeStore() error {
+	if q.failure() == nil {
+		return q.db.Close()
+	}
+	const patience = 3 * time.Second
+	closed := make(chan error, 1)
+	go func() { closed <- q.db.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(patience):
+		return q.failure()
+	}
+}
+
+// fail stops the queue at its first storage error: a store that failed once may have lost what it was given before
+// (the kernel forgets a page that it could not write), so the only safe way on is to start again from the disk.
+func (q *Queue) fail(err error) {
+	q.mu.Lock()
+	first := q.cause == nil
+	if first {
+		q.cause = err
+	}
+	left := append(q.urgent, q.waiting...)
+	q.urgent, q.waiting = nil, nil
+	q.wake.Broadcast()
+	q.mu.Unlock()
+	if first && q.fatal != nil {
+		go q.fatal(err)
+	}
+	for _, o := range left {
+		if o.take() {
+			o.done(q.stopped())
+		}
+	}
+}
+
+// failure returns the storage error that stopped the queue, or nil.
+func (q *Queue) failure() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.cause
+}
+
+// stopped returns ErrStopped with its cause.
+func (q *Queue) stopped() error {
+	if cause := q.failure(); cause != nil {
+		return fmt.Errorf("%w: %w", ErrStopped, cause)
+	}
+	return ErrStopped
+}

@@ -1,0 +1,196 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// Recover calls fn for every message in the queue, in the order of their IDs. It is called once, after Open and before
+// the first Settle or Delete. It also removes what a crash left: chunks of messages that never were accepted, and
+// records of removed messages that came back. A record that can't be read is logged, counted in Stats and left where it
+// is. Recover ends with the first error of fn.
+func (q *Queue) Recover(ctx context.Context, fn func(*Record) error) error {
+	lowest := q.opened + 1
+	var dead [][]byte
+	err := q.view(func(txn *badger.Txn) error {
+		gone, err := loadRemovals(txn)
+		if err != nil {
+			return err
+		}
+		s := &scan{q: q, txn: txn, ctx: ctx, gone: gone, upTo: q.opened}
+		err = s.run(func(rec *Record, err error) error {
+			lowest = min(lowest, rec.ID)
+			q.countRecovered(rec, err)
+			if err != nil {
+				q.log.LogAttrs(ctx, slog.LevelError, "a message in the queue can't be read",
+					slog.String("id", rec.ID.String()), slog.Any("error", err))
+				return nil
+			}
+			return fn(rec)
+		})
+		dead = append(s.ghosts, orphans(txn, q.opened)...)
+		q.stats.ghosts.Add(int64(len(s.ghosts)))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return q.sweep(ctx, dead, lowest)
+}
+
+func (q *Queue) countRecovered(rec *Record, err error) {
+	q.stats.messages.Add(1)
+	if err != nil {
+		q.stats.damaged.Add(1)
+		return
+	}
+	q.stats.bytes.Add(rec.Size)
+	q.stats.held.Add(one(rec.Held != ""))
+}
+
+// sweep removes keys and notes the oldest message that is left.
+func (q *Queue) sweep(ctx context.Context, dead [][]byte, lowest ID) error {
+	const atOnce = 1000
+	for len(dead) > 0 {
+		n := min(len(dead), atOnce)
+		if err := q.do(ctx, &op{drops: dead[:n]}, true); err != nil {
+			return err
+		}
+		dead = dead[n:]
+	}
+	o := &op{}
+	o.put([]byte{keyLowest}, idKey(keyLowest, lowest))
+	return q.do(ctx, o, true)
+}
+
+// orphans returns the keys of chunks whose message does not exist, among those that were in the store when it was
+// opened. Only large messages have chunks, so there are few.
+func orphans(txn *badger.Txn, upTo ID) [][]byte {
+	var dead [][]byte
+	var last ID
+	lost := false
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{keyChunk}})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		id := keyID(it.Item().Key())
+		if id > upTo {
+			break
+		}
+		if id != last {
+			_, err := txn.Get(idKey(keyRecord, id))
+			last, lost = id, errors.Is(err, badger.ErrKeyNotFound)
+		}
+		if lost {
+			dead = append(dead, it.Item().KeyCopy(nil))
+		}
+	}
+	return dead
+}
+
+// List calls fn for every message that the filter selects, in the order of their IDs, on a snapshot: what is added or
+// removed meanwhile does not show or vanish, and nothing waits for it. A message whose record is damaged is shown with
+// its ID and why, as held. List ends with the first error of fn.
+func (q *Queue) List(ctx context.Context, f Filter, fn func(*Record) error) error {
+	now, n := time.Now(), 0
+	show := func(rec *Record, err error) error {
+		if err != nil {
+			rec.Held = err.Error()
+		}
+		if !f.Match(rec, now) {
+			return nil
+		}
+		if n++; f.Limit > 0 && n > f.Limit {
+			return errEnough
+		}
+		return fn(rec)
+	}
+	err := q.view(func(txn *badger.Txn) error {
+		s := &scan{q: q, txn: txn, ctx: ctx, gone: &removals{}}
+		if q.readOnly {
+			var err error
+			if s.gone, err = loadRemovals(txn); err != nil {
+				return err
+			}
+		}
+		if len(f.IDs) > 0 {
+			return s.some(f.IDs, show)
+		}
+		return s.run(show)
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+var errEnough = errors.New("enough")
+
+// scan walks over records.
+type scan struct {
+	q      *Queue
+	txn    *badger.Txn
+	ctx    context.Context
+	gone   *removals
+	upTo   ID       // larger IDs are left out; 0: none is
+	ghosts [][]byte // keys of records and contents of messages that were removed before
+}
+
+// run calls fn for every record. With an error, the record holds the ID alone.
+func (s *scan) run(fn func(*Record, error) error) error {
+	const politeness = 64 // records between two breaths: commits go first
+	n := 0
+	return each(s.txn, keyRecord, func(item *badger.Item) error {
+		if n++; n%politeness == 0 {
+			runtime.Gosched()
+			if err := s.ctx.Err(); err != nil {
+				return err
+			}
+			if s.q.closing() {
+				return ErrStopped
+			}
+		}
+		if id := keyID(item.Key()); s.upTo != 0 && id > s.upTo {
+			return nil
+		}
+		return s.one(item, fn)
+	})
+}
+
+// some calls fn for the records with these IDs, as far as there are any.
+func (s *scan) some(ids []ID, fn func(*Record, error) error) error {
+	for _, id := range ids {
+		item, err := s.txn.Get(idKey(keyRecord, id))
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.one(item, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *scan) one(item *badger.Item, fn func(*Record, error) error) error {
+	id := keyID(item.Key())
+	rec, err := readRecord(item)
+	if s.gone.has(id) {
+		s.ghosts = append(s.ghosts, bytes.Clone(item.Key()))
+		if err == nil {
+			s.ghosts = append(s.ghosts, contentKeys(id, rec.Size)...)
+		}
+		return nil
+	}
+	if err != nil {
+		rec = &Record{ID: id}
+	}
+	return fn(rec, err)
+}

@@ -1,0 +1,98 @@
+package schedule
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pabal-mta/mta/core/deliver"
+	"github.com/pabal-mta/mta/core/queue"
+	"github.com/pabal-mta/mta/core/route"
+	"github.com/pabal-mta/mta/sdk/mail"
+)
+
+// nothing is a queue and a deliverer that do nothing, so that only the schedule is measured.
+type nothing struct {
+	ended atomic.Int64
+	full  chan struct{} // one for each message under way
+}
+
+func (n *nothing) Recover(context.Context, func(*queue.Record) error) error { return nil }
+func (n *nothing) Load(queue.ID) (*queue.Record, mail.Content, error) {
+	return nil, nil, queue.ErrNotFound
+}
+func (n *nothing) Settle(_ *queue.Record, _ []*queue.Message, done func([]*queue.Record, error)) {
+	done(nil, nil)
+	n.ended.Add(1)
+	<-n.full
+}
+func (n *nothing) Delete(queue.ID, func(error)) {}
+
+func (n *nothing) Attempt(_ context.Context, j *deliver.Job) []deliver.Outcome {
+	out := make([]deliver.Outcome, len(j.Envelope.To))
+	for i := range out {
+		out[i] = delivered
+	}
+	return out
+}
+
+// BenchmarkOffer is what one message costs from Offer to the end of Settle, with a next hop and a queue that cost nothing.
+func BenchmarkOffer(b *testing.B) {
+	for _, sites := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("sites=%d", sites), func(b *testing.B) {
+			n := &nothing{full: make(chan struct{}, 1000)}
+			s := New(Options{Queue: n, Deliver: n, Routes: func() route.Table { return routes }})
+			if err := s.Start(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			to := make([]mail.Recipient, sites)
+			for i := range to {
+				to[i].Address = mail.MustParseAddress(fmt.Sprintf("bob@d%d.example", i))
+			}
+			content, received := mail.Bytes(make([]byte, 4096)), time.Now()
+			from := mail.MustParseAddress("ann@example.org")
+			b.ReportAllocs()
+			id := queue.ID(0)
+			for b.Loop() {
+				id++
+				r := &queue.Record{ID: id, Envelope: mail.Envelope{From: from}, Recipients: []queue.Recipient{{Recipient: to[int(id)%sites]}}, Received: received, Size: 4096}
+				n.full <- struct{}{}
+				s.Offer(r, content)
+			}
+			for n.ended.Load() < int64(id) {
+				runtime.Gosched()
+			}
+			if err := s.Stop(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestMemoryOfWaiting measures what a waiting message costs, at one site and at a site of its own.
+func TestMemoryOfWaiting(t *testing.T) {
+	const many = 200_000
+	for _, tt := range []struct{ sites, most int }{{100, 150}, {many, 450}} {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		s := New(Options{Queue: &nothing{}, Routes: func() route.Table { return routes }})
+		due := time.Now().Add(time.Hour)
+		for i := range many {
+			r := &queue.Record{ID: queue.ID(i + 1), Next: due.Add(time.Duration(i*7919%many) * time.Millisecond)}
+			r.Recipients = []queue.Recipient{{Recipient: mail.Recipient{Address: mail.MustParseAddress(fmt.Sprintf("u@d%d.example", i%tt.sites))}}}
+			s.remember(r)
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		each := int(after.HeapAlloc-before.HeapAlloc) / many
+		t.Logf("%d bytes for each of %d messages at %d sites", each, many, tt.sites)
+		if each > tt.most {
+			t.Errorf("more than %d", tt.most)
+		}
+		runtime.KeepAlive(s)
+	}
+}

@@ -1,0 +1,159 @@
+package schedule
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pabal-mta/mta/core/deliver"
+	"github.com/pabal-mta/mta/core/queue"
+	"github.com/pabal-mta/mta/sdk/mail"
+)
+
+func TestDeadSiteDoesNotHoldUpAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 10_000
+		w := newWorld(t, func(o *Options) { o.Limits.Connections = 40; o.Retry.Jitter = 0.1 })
+		w.net.answer = byDomain(map[string]deliver.Outcome{"dead.example": dead})
+		w.net.before = func(_ context.Context, j *deliver.Job) {
+			if j.Domain == "dead.example" {
+				time.Sleep(30 * time.Second)
+			} else {
+				time.Sleep(20 * time.Millisecond)
+			}
+		}
+		begin := time.Now()
+		var first queue.ID
+		for i := range many {
+			if id := w.accept(message(fmt.Sprintf("u%d@dead.example", i))); i == 0 {
+				first = id
+			}
+		}
+		for i := range 100 {
+			w.accept(message(fmt.Sprintf("u%d@live.example", i)))
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for i := range 100 {
+			made := w.net.to(fmt.Sprintf("u%d@live.example", i))
+			if len(made) != 1 || made[0].time.Sub(begin) > time.Second {
+				t.Fatalf("live %d: %d attempts, the first after %s", i, len(made), made[0].time.Sub(begin))
+			}
+		}
+		if st := w.Stats(3); st.Failing != 1 || st.Top[0].Domain != "dead.example" || st.Top[0].Messages != many || !strings.Contains(st.Top[0].LastReply, "no host") {
+			t.Errorf("%+v", st)
+		}
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		n := 0
+		for _, a := range w.net.made() {
+			if a.job.Domain == "dead.example" {
+				n++
+			}
+		}
+		if n < 30 || n > 20+3*60/4 {
+			t.Errorf("%d connects in three hours for %d messages to a dead host", n, many)
+		}
+		r := w.queue.get(first)
+		if r.Attempts < 6 || r.Attempts > 9 || r.Recipients[0].Reply.Text != dead.Reply.Text || r.Recipients[0].Attempts != r.Attempts {
+			t.Errorf("%d attempts counted, reply %v", r.Attempts, r.Recipients[0].Reply)
+		}
+		// It comes back: within the usual half hour everything is there.
+		w.net.mu.Lock()
+		w.net.answer, w.net.before = nil, nil
+		w.net.mu.Unlock()
+		time.Sleep(80 * time.Minute)
+		synctest.Wait()
+		if n := w.queue.size(); n != 0 {
+			t.Errorf("%d left after the host came back", n)
+		}
+	})
+}
+
+// TestSlotsAreShared: sites that hold every slot give one up after each message to the site that waits.
+func TestSlotsAreShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(o *Options) { o.Limits.Connections, o.Limits.SiteConnections = 10, 10 })
+		w.net.before = func(context.Context, *deliver.Job) { time.Sleep(time.Second) }
+		begin := time.Now()
+		for i := range 1000 {
+			w.accept(message(fmt.Sprintf("u%d@busy.example", i)))
+		}
+		for i := range 20 {
+			w.accept(message(fmt.Sprintf("u@small%d.example", i)))
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		for i := range 20 {
+			made := w.net.to(fmt.Sprintf("u@small%d.example", i))
+			if len(made) != 1 || made[0].time.Sub(begin) > 5*time.Second {
+				t.Errorf("small %d waited %s behind the busy one", i, made[0].time.Sub(begin))
+			}
+		}
+		if w.queue.size() != 0 {
+			t.Errorf("%d left", w.queue.size())
+		}
+		if took := w.net.made()[1019].time.Sub(begin); took > 105*time.Second {
+			t.Errorf("slots were idle: the last attempt began after %s", took)
+		}
+	})
+}
+
+func TestLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(o *Options) { o.Limits.Connections, o.Limits.SiteConnections = 7, 3 })
+		var mu sync.Mutex
+		now, most := map[string]int{}, map[string]int{}
+		count := func(d int, keys ...string) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, k := range keys {
+				now[k] += d
+				most[k] = max(most[k], now[k])
+			}
+		}
+		w.net.before = func(_ context.Context, j *deliver.Job) {
+			count(1, j.Domain, "all")
+			time.Sleep(time.Second)
+			count(-1, j.Domain, "all")
+		}
+		for i := range 300 {
+			w.accept(message(fmt.Sprintf("u@d%d.example", i%5)))
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if most["all"] != 7 || most["d0.example"] != 3 || len(w.net.made()) != 300 {
+			t.Errorf("%v at once, %d attempts", most, len(w.net.made()))
+		}
+	})
+}
+
+func TestMemoryBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(o *Options) { o.Limits.Memory, o.Limits.SiteConnections = 64<<10, 1 })
+		release := make(chan struct{})
+		w.net.before = func(context.Context, *deliver.Job) { <-release }
+		big := message("a@example.net")
+		big.Content = mail.Bytes(make([]byte, 20<<10))
+		for range 10 {
+			w.accept(big)
+		}
+		w.accept(message("a@example.net", "b@ok.example"))
+		synctest.Wait()
+		if st := w.Stats(1); st.Memory > 64<<10 || st.Memory < 40<<10 {
+			t.Errorf("%d bytes in memory", st.Memory)
+		}
+		if p := w.Pressure(); p < 3 || p > 4 {
+			t.Errorf("pressure %v with 200 KiB waiting and a budget of 64", p)
+		}
+		close(release)
+		synctest.Wait()
+		if w.Pressure() != 0 || w.queue.size() != 0 || len(w.net.made()) != 12 || w.queue.loads == 0 {
+			t.Errorf("pressure %v, %d left, %d attempts", w.Pressure(), w.queue.size(), len(w.net.made()))
+		}
+	})
+}

@@ -1,0 +1,188 @@
+// Package maildir is the plugin that keeps mail: a Maildir for each account, as Dovecot, mutt and others read it.
+//
+// It is the builtin "maildir", a Store and a Directory. A message is written to tmp, synced, linked into new, and new is
+// synced before the answer is 250; whoever reads the mailbox sees whole messages only. It refuses addresses that no
+// account, alias or folder stands for (550), and never leaves the folder that its path begins with, whatever an address or
+// a symbolic link says. Trouble of ours is 4xx. What a crash leaves behind is a file in tmp, which Maildir readers remove.
+//
+// The same delivery is stored once, see stored.go. Lines are kept with LF, as Maildir programs expect; a message that this
+// would change (binary parts with LF of their own) is kept byte for byte.
+package maildir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/pabal-mta/mta/sdk/mail"
+)
+
+// maxParallel bounds how many recipients of one message are written at once: their syncs overlap, the disk is not flooded.
+const maxParallel = 8
+
+// Config is the plugin's block in mta.hcl.
+type Config struct {
+	Path       string            `mta:"path" doc:"where a mailbox is, such as /var/mail/{domain}/{user}; {user} and {domain} are those of the account, in lower case"`
+	Accounts   string            `mta:"accounts,optional" type:"path" doc:"the file of the users plugin: its accounts have mailboxes, made at the first message, and their other addresses are aliases; without it a mailbox is where a folder is"`
+	Aliases    map[string]string `mta:"aliases,optional" doc:"address = \"address, address\"; @example.com stands for all addresses of a domain that have no mailbox"`
+	Separator  string            `mta:"separator,optional" default:"+" doc:"ann+anything@example.com goes to ann@example.com; empty: it does not"`
+	Postmaster string            `mta:"postmaster,optional" doc:"who gets mail for postmaster where that is neither account nor alias; the first account unless set"`
+}
+
+// Maildir keeps mail in folders.
+type Maildir struct {
+	names  *names
+	path   template
+	log    *slog.Logger
+	host   string
+	stored *stored
+	tries  atomic.Uint64 // makes the names in tmp differ
+}
+
+// New checks the configuration. It makes no folder yet.
+func New(cfg Config, log *slog.Logger) (*Maildir, error) {
+	path, err := parseTemplate(cfg.Path)
+	if err != nil {
+		return nil, fmt.Errorf("path: %w", err)
+	}
+	m := &Maildir{path: path, log: log, host: hostPart(), stored: newStored(time.Now())}
+	if m.names, err = newNames(cfg, m.exists); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// hostPart returns our name for use in file names (https://cr.yp.to/proto/maildir.html).
+func hostPart() string {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		return "localhost"
+	}
+	return strings.NewReplacer("/", `\057`, ":", `\072`, ",", `\054`).Replace(name)
+}
+
+// The answers of the store. None names a file of ours (the log does).
+var (
+	replyStored    = mail.NewReply(250, "2.0.0", "stored in the mailbox")
+	replyUnknown   = mail.NewReply(550, "5.1.1", "there is no such mailbox here")
+	replyFull      = mail.NewReply(452, "4.2.2", "the mailbox is full")
+	replyNoSpace   = mail.NewReply(452, "4.3.1", "the mail store is full")
+	replyTrouble   = mail.NewReply(451, "4.3.0", "the mail store has trouble, try again later")
+	replyElsewhere = mail.NewReply(451, "4.3.5", "this address has become an alias for one elsewhere")
+)
+
+// Store puts the message into the mailbox of each recipient.
+func (m *Maildir) Store(ctx context.Context, d *mail.Delivery) ([]mail.Reply, error) {
+	replies := make([]mail.Reply, len(d.To))
+	if len(d.To) == 1 {
+		replies[0] = m.store(ctx, d, d.To[0].Address)
+		return replies, nil
+	}
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, maxParallel)
+	for i, r := range d.To {
+		slots <- struct{}{}
+		wg.Go(func() {
+			replies[i] = m.store(ctx, d, r.Address)
+			<-slots
+		})
+	}
+	wg.Wait()
+	return replies, nil
+}
+
+// store delivers to all mailboxes that an address stands for: usually one. It stops at the first that fails; what was
+// stored by then is not stored again at the next try.
+func (m *Maildir) store(ctx context.Context, d *mail.Delivery, to mail.Address) mail.Reply {
+	found, err := m.names.resolve(to)
+	if err != nil {
+		return m.trouble(d, to, err)
+	}
+	if len(found.boxes)+len(found.elsewhere) == 0 {
+		return replyUnknown
+	}
+	if len(found.elsewhere) > 0 {
+		// The core expands aliases when it takes a message, so this one has changed since; only the core can send it on.
+		return replyElsewhere
+	}
+	for _, box := range found.boxes {
+		if err := m.deliver(ctx, d, to, box); err != nil {
+			return m.trouble(d, to, err)
+		}
+	}
+	return replyStored
+}
+
+// trouble is the answer to an error, which goes to the log.
+func (m *Maildir) trouble(d *mail.Delivery, to mail.Address, err error) mail.Reply {
+	if errors.Is(err, errName) {
+		return replyUnknown
+	}
+	if m.log != nil {
+		m.log.Warn("a message could not be stored", "id", d.ID, "to", to.String(), "error", err)
+	}
+	switch {
+	case errors.Is(err, syscall.EDQUOT):
+		return replyFull
+	case errors.Is(err, syscall.ENOSPC):
+		return replyNoSpace
+	}
+	return replyTrouble
+}
+
+// deliver puts the message into one mailbox.
+func (m *Maildir) deliver(ctx context.Context, d *mail.Delivery, to mail.Address, box mail.Address) error {
+	rel, err := m.path.expand(box)
+	if err != nil {
+		return err
+	}
+	key := keyOf(d, to, rel)
+	name := fileName(d.Time, key, m.host)
+	if m.stored.has(key) {
+		return nil
+	}
+	f, err := openFolder(m.path.base, rel, true)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	if m.stored.maybeEarlier(d.Time) {
+		if found, err := f.has(name); found || err != nil {
+			return err
+		}
+	}
+	if err := f.deliver(ctx, name, m.tries.Add(1), envelopeLines(d.From, to), d.Content); err != nil {
+		return err
+	}
+	m.stored.add(key, d.Time)
+	return nil
+}
+
+// envelopeLines returns the lines that a final delivery adds (RFC 5321, 4.4: Return-Path).
+func envelopeLines(from, to mail.Address) string {
+	return "Return-Path: <" + from.String() + ">\r\nDelivered-To: " + to.String() + "\r\n"
+}
+
+// exists says whether an account has a folder; it is asked where there is no file of accounts.
+func (m *Maildir) exists(a mail.Address) (bool, error) {
+	rel, err := m.path.expand(a)
+	if err != nil {
+		return false, nil //nolint:nilerr // a name that can't be a folder has none
+	}
+	f, err := openFolder(m.path.base, rel, false)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	f.close()
+	return true, nil
+}

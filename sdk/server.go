@@ -1,0 +1,154 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/pabal-mta/mta/sdk/pluginv1"
+	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
+	"github.com/pabal-mta/mta/sdk/schema"
+)
+
+// Register adds a plugin to a gRPC server that the caller runs; a test in memory, for one. Serve does it by itself.
+func Register(r grpc.ServiceRegistrar, p Served, log *slog.Logger) {
+	pb.RegisterPluginServer(r, newServer(p, log))
+}
+
+// server serves a plugin's life: described, configured once, called, drained.
+type server struct {
+	pb.UnimplementedPluginServer
+	calls   *calls.Server
+	plugin  Served
+	log     *slog.Logger
+	drained chan struct{} // closed by the first Drain that has ended
+
+	mu    sync.Mutex
+	value any // nil until configured
+}
+
+func newServer(p Served, log *slog.Logger) *server {
+	return &server{calls: calls.NewServer(log), plugin: p, log: log, drained: make(chan struct{})}
+}
+
+// Describe says what the plugin is.
+func (s *server) Describe(context.Context, *pb.DescribeRequest) (*pb.DescribeResponse, error) {
+	data, err := schemaJSON(s.plugin)
+	if err != nil {
+		return nil, err
+	}
+	a := s.plugin.About()
+	return &pb.DescribeResponse{
+		Name: a.Name, Version: a.Version, Doc: a.Doc, Sdk: "go/1", Kinds: kindsOf(s.plugin.kinds()), SchemaJson: data,
+	}, nil
+}
+
+func kindsOf(v any) (out []*pb.Kind) {
+	for _, name := range calls.KindNames(v) {
+		k := &pb.Kind{Name: name}
+		if name == "message" {
+			n := needsOf(v)
+			k.Header, k.Body = n.Header, n.Body
+		}
+		out = append(out, k)
+	}
+	return out
+}
+
+// Configure checks the configuration and, unless that is all, makes the plugin's value.
+func (s *server) Configure(ctx context.Context, r *pb.ConfigureRequest) (*pb.ConfigureResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.value != nil {
+		return nil, errors.New("the plugin has been configured already")
+	}
+	config, problems := s.plugin.decode(r.GetConfigJson())
+	if len(problems) > 0 {
+		return &pb.ConfigureResponse{Diagnostics: diagnostics(problems)}, nil
+	}
+	if r.GetValidateOnly() {
+		return &pb.ConfigureResponse{Kinds: kindsOf(s.plugin.kinds())}, nil
+	}
+	v, err := s.plugin.start(ctx, config, host{s.log, r.GetStateDir()})
+	if err != nil {
+		return &pb.ConfigureResponse{Diagnostics: errorDiagnostics(err)}, nil
+	}
+	s.value = v
+	s.calls.Use(v)
+	return &pb.ConfigureResponse{Kinds: kindsOf(v)}, nil
+}
+
+func diagnostics(problems []schema.Problem) []*pb.Diagnostic {
+	out := make([]*pb.Diagnostic, len(problems))
+	for i, p := range problems {
+		out[i] = &pb.Diagnostic{Severity: pb.Severity_SEVERITY_ERROR, Path: p.Path, Summary: p.Summary, Detail: p.Detail}
+	}
+	return out
+}
+
+func errorDiagnostics(err error) []*pb.Diagnostic {
+	var problems Problems
+	if errors.As(err, &problems) {
+		return diagnostics(problems)
+	}
+	var problem schema.Problem
+	if errors.As(err, &problem) {
+		return diagnostics([]schema.Problem{problem})
+	}
+	return diagnostics([]schema.Problem{{Summary: err.Error()}})
+}
+
+// Calls answers batches of requests.
+func (s *server) Calls(stream grpc.BidiStreamingServer[pb.Requests, pb.Responses]) error {
+	return s.calls.Calls(stream)
+}
+
+// Large answers one request with content in chunks.
+func (s *server) Large(stream grpc.BidiStreamingServer[pb.Frame, pb.Frame]) error {
+	return s.calls.Large(stream)
+}
+
+// Drain waits for the calls that run, and closes the plugin's value if it can be closed.
+func (s *server) Drain(ctx context.Context, r *pb.DrainRequest) (*pb.DrainResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(r.GetTimeoutMs())*time.Millisecond)
+	defer cancel()
+	n := s.calls.Drain(ctx)
+	s.close()
+	return &pb.DrainResponse{Unfinished: uint32(n)}, nil
+}
+
+func (s *server) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.drained:
+		return
+	default:
+		close(s.drained)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("panic while closing", "panic", fmt.Sprint(p))
+		}
+	}()
+	if c, ok := s.value.(io.Closer); ok {
+		if err := c.Close(); err != nil {
+			s.log.Error("closing", "error", err)
+		}
+	}
+}
+
+// host is what a plugin gets from this process.
+type host struct {
+	log      *slog.Logger
+	stateDir string
+}
+
+func (h host) Logger() *slog.Logger { return h.log }
+func (h host) StateDir() string     { return h.stateDir }
