@@ -73,7 +73,7 @@ pipeline "inbound" {}
 
 pipeline "outbound" {}
 
-# Where mail goes. The first route that matches a recipient takes it: "mta explain ADDRESS" tells which, and why.
+# Where mail goes. The first route that matches a recipient takes it.
 route "local" {
   domains = domains
   store   = plugin.mailboxes # asked at RCPT whether the mailbox exists
@@ -82,7 +82,7 @@ route "local" {
 
 route "internet" {
   mx      = true            # to the hosts that the recipient's domain names
-  tls     = "opportunistic" # DANE and MTA-STS are obeyed where a domain publishes them
+  tls     = "opportunistic" # where a host offers it and it works
   convert = [plugin.mime]
 }
 
@@ -100,6 +100,6 @@ bounce {
 }
 
 admin {
-  socket = "./var/admin.sock" # mta queue, explain, trace and top speak here
-  listen = "127.0.0.1:8025"   # console, /metrics, /healthz, /readyz
+  socket = "./var/admin.sock" # the mta commands speak here
+  listen = "127.0.0.1:8025"   # a page to look at, /metrics, /healthz, /readyz
 }

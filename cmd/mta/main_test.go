@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -81,7 +82,7 @@ func cmdUp(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	c := admin.NewClient(ts.MkAbs(socket))
 	ready := poll(func() bool {
-		s, err := c.Status(ts.Context())
+		s, err := c.Status(context.Background())
 		return err == nil && s.Ready == "ok"
 	})
 	if ready == neg {

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -16,11 +16,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/emersion/go-sasl"
-	"github.com/emersion/go-smtp"
 	"github.com/spf13/cobra"
 
 	"github.com/pabal-mta/mta/core/config"
+	"github.com/pabal-mta/mta/sdk/mail"
 )
 
 // letter is what `mta send` sends.
@@ -66,8 +65,13 @@ func sendCommand() *cobra.Command {
 	return cmd
 }
 
-// complete fills in what was not given.
+// complete fills in what was not given and refuses what can't be sent.
 func (l *letter) complete(cmd *cobra.Command) error {
+	switch l.tls {
+	case "auto", "starttls", "implicit", "none":
+	default:
+		return usageError{fmt.Errorf("-tls %q: it is auto, starttls, implicit or none", l.tls)}
+	}
 	if l.server == "" {
 		cfg, err := loadOffline(cmd)
 		if err != nil {
@@ -79,6 +83,11 @@ func (l *letter) complete(cmd *cobra.Command) error {
 	}
 	host, _ := os.Hostname()
 	l.from = cmp.Or(l.from, l.user, "postmaster@"+cmp.Or(host, "localhost"))
+	for _, text := range append([]string{l.from}, l.to...) {
+		if _, err := mail.ParseAddress(text); err != nil {
+			return usageError{err}
+		}
+	}
 	if l.body == "-" {
 		b, err := io.ReadAll(cmd.InOrStdin())
 		if err != nil {
@@ -99,62 +108,100 @@ func listenerFor(cfg *config.Config, login bool) string {
 	return ""
 }
 
-// dialogue shows both sides of a connection line by line, without what is secret.
-type dialogue struct {
-	net.Conn
+// talk is one SMTP connection, shown line by line, without what is secret.
+type talk struct {
 	out  io.Writer
-	data bool // inside the message
-	hide bool // the next line of ours is a password
+	conn net.Conn
+	text *textproto.Conn
+	caps string // the answer to EHLO, in upper case
 }
 
-func (d *dialogue) Read(b []byte) (int, error) {
-	n, err := d.Conn.Read(b)
-	for line := range strings.Lines(string(b[:n])) {
-		fmt.Fprintf(d.out, "<  %s\n", strings.TrimRight(line, "\r\n"))
-		d.data = strings.HasPrefix(line, "354")
-		d.hide = strings.HasPrefix(line, "334")
-	}
-	return n, err
+func newTalk(conn net.Conn, out io.Writer) *talk {
+	return &talk{out: out, conn: conn, text: textproto.NewConn(conn)}
 }
 
-func (d *dialogue) Write(b []byte) (int, error) {
-	switch {
-	case d.hide:
-		fmt.Fprintln(d.out, " > (not shown)")
-	case d.data:
-		fmt.Fprintf(d.out, " > (%d bytes of message)\n", len(b))
-	default:
-		for line := range strings.Lines(string(b)) {
-			words := strings.Fields(line)
-			if len(words) > 2 && strings.EqualFold(words[0], "AUTH") {
-				line = words[0] + " " + words[1] + " (not shown)"
-			}
-			fmt.Fprintf(d.out, " > %s\n", strings.TrimRight(line, "\r\n"))
+// expect reads a reply and shows it.
+func (t *talk) expect(class int) (string, error) {
+	code, reply, err := t.text.ReadResponse(class)
+	if code != 0 {
+		for line := range strings.Lines(reply) {
+			fmt.Fprintf(t.out, "<  %d %s\n", code, strings.TrimSpace(line))
 		}
 	}
-	return d.Conn.Write(b)
+	return reply, err
 }
 
+// say sends a command and reads its reply. What is shown may be another text than what is sent.
+func (t *talk) say(class int, shown, command string) (string, error) {
+	fmt.Fprintf(t.out, " > %s\n", cmp.Or(shown, command))
+	if err := t.text.PrintfLine("%s", command); err != nil {
+		return "", err
+	}
+	return t.expect(class)
+}
+
+func (t *talk) hello() error {
+	reply, err := t.say(2, "", "EHLO localhost")
+	t.caps = strings.ToUpper(reply)
+	return err
+}
+
+// offers reports whether the server has named an extension.
+func (t *talk) offers(word string) bool {
+	for line := range strings.Lines(t.caps) {
+		if first, _, _ := strings.Cut(strings.TrimSpace(line), " "); first == word {
+			return true
+		}
+	}
+	return false
+}
+
+// send has the whole conversation.
 func (l *letter) send(out io.Writer) error {
 	if l.quiet {
 		out = io.Discard
 	}
-	c, err := l.connect(out)
+	t, err := l.connect(out)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	if err := l.login(c); err != nil {
+	defer t.conn.Close()
+	if err := l.login(t); err != nil {
 		return err
 	}
-	if err := c.SendMail(l.from, l.to, bytes.NewReader(l.message())); err != nil {
+	body := ""
+	if t.offers("8BITMIME") {
+		body = " BODY=8BITMIME"
+	}
+	if _, err := t.say(2, "", "MAIL FROM:<"+l.from+">"+body); err != nil {
 		return err
 	}
-	return c.Quit()
+	for _, to := range l.to {
+		if _, err := t.say(2, "", "RCPT TO:<"+to+">"); err != nil {
+			return err
+		}
+	}
+	if _, err := t.say(3, "", "DATA"); err != nil {
+		return err
+	}
+	message := l.message()
+	fmt.Fprintf(out, " > (%d bytes of message)\n", len(message))
+	w := t.text.DotWriter()
+	if _, err := w.Write(message); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	if _, err := t.expect(2); err != nil {
+		return err
+	}
+	_, err = t.say(2, "", "QUIT")
+	return err
 }
 
-// connect opens the connection and, where it is wanted, TLS in it.
-func (l *letter) connect(out io.Writer) (*smtp.Client, error) {
+// connect opens the connection, greets, and starts TLS where it is wanted.
+func (l *letter) connect(out io.Writer) (t *talk, err error) {
 	host, _, err := net.SplitHostPort(l.server)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("-server %q: %w", l.server, err)}
@@ -163,73 +210,43 @@ func (l *letter) connect(out io.Writer) (*smtp.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			conn.Close()
+		}
+	}()
 	fmt.Fprintf(out, "-- connected to %s\n", conn.RemoteAddr())
-	settings := &tls.Config{ServerName: host, InsecureSkipVerify: l.insecure} //nolint:gosec // -insecure asks for it
-	switch l.tls {
-	case "none":
-		return smtp.NewClient(&dialogue{Conn: conn, out: out}), nil
-	case "implicit":
-		return smtp.NewClient(&dialogue{Conn: tls.Client(conn, settings), out: out}), nil
-	case "auto", "starttls":
-	default:
-		conn.Close()
-		return nil, usageError{fmt.Errorf("-tls %q: it is auto, starttls, implicit or none", l.tls)}
+	settings := &tls.Config{ServerName: host, InsecureSkipVerify: l.insecure}
+	if l.tls == "implicit" {
+		conn = tls.Client(conn, settings)
 	}
-	offered, err := startTLS(conn, out)
-	switch {
-	case err != nil:
-		conn.Close()
+	t = newTalk(conn, out)
+	if _, err := t.expect(2); err != nil {
 		return nil, err
-	case offered:
-		fmt.Fprintln(out, "-- TLS")
-		return smtp.NewClient(&dialogue{Conn: greeted(tls.Client(conn, settings)), out: out}), nil
-	case l.tls == "starttls":
-		conn.Close()
-		return nil, errors.New("the server does not offer STARTTLS")
-	default:
-		return smtp.NewClient(&dialogue{Conn: greeted(conn), out: out}), nil
 	}
+	if err := t.hello(); err != nil {
+		return nil, err
+	}
+	if l.tls == "starttls" || l.tls == "auto" && t.offers("STARTTLS") {
+		return l.startTLS(t, settings)
+	}
+	return t, nil
 }
 
-// startTLS greets the server and asks for TLS if it is offered.
-func startTLS(conn net.Conn, out io.Writer) (offered bool, err error) {
-	text := textproto.NewConn(&dialogue{Conn: conn, out: out})
-	if _, _, err := text.ReadResponse(220); err != nil {
-		return false, err
+func (l *letter) startTLS(t *talk, settings *tls.Config) (*talk, error) {
+	if _, err := t.say(2, "", "STARTTLS"); err != nil {
+		return nil, err
 	}
-	if err := text.PrintfLine("EHLO localhost"); err != nil {
-		return false, err
+	conn := tls.Client(t.conn, settings)
+	if err := conn.Handshake(); err != nil {
+		return nil, fmt.Errorf("STARTTLS: %w", err)
 	}
-	_, words, err := text.ReadResponse(250)
-	if err != nil {
-		return false, err
-	}
-	for line := range strings.Lines(words) {
-		offered = offered || strings.EqualFold(strings.TrimSpace(line), "STARTTLS")
-	}
-	if !offered {
-		return false, nil
-	}
-	if err := text.PrintfLine("STARTTLS"); err != nil {
-		return false, err
-	}
-	_, _, err = text.ReadResponse(220)
-	return true, err
+	fmt.Fprintf(t.out, "-- %s\n", tls.VersionName(conn.ConnectionState().Version))
+	t = newTalk(conn, t.out)
+	return t, t.hello()
 }
 
-// greetedConn is a connection whose greeting was read already: its reader is given another one.
-type greetedConn struct {
-	net.Conn
-	r *bufio.Reader
-}
-
-func greeted(c net.Conn) net.Conn {
-	return &greetedConn{c, bufio.NewReader(io.MultiReader(strings.NewReader("220 ready\r\n"), c))}
-}
-
-func (g *greetedConn) Read(b []byte) (int, error) { return g.r.Read(b) }
-
-func (l *letter) login(c *smtp.Client) error {
+func (l *letter) login(t *talk) error {
 	if l.user == "" {
 		return nil
 	}
@@ -237,7 +254,9 @@ func (l *letter) login(c *smtp.Client) error {
 	if password == "" {
 		return usageError{errors.New("the password of -user is read from MTA_PASSWORD, which is not set")}
 	}
-	return c.Auth(sasl.NewPlainClient("", l.user, password))
+	token := base64.StdEncoding.EncodeToString([]byte("\x00" + l.user + "\x00" + password))
+	_, err := t.say(2, "AUTH PLAIN (not shown)", "AUTH PLAIN "+token)
+	return err
 }
 
 func (l *letter) message() []byte {

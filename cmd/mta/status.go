@@ -51,7 +51,11 @@ func statusCommand() *cobra.Command {
 func showStatus(out io.Writer, s admin.Status) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	fmt.Fprintf(w, "%s\t%s, up %s, pid %d, mta %s\n", s.Hostname, s.Ready, admin.Ago(time.Since(s.Started)), s.PID, s.Version)
+	state := "ready"
+	if s.Ready != "ok" {
+		state = "NOT READY: " + strings.ReplaceAll(s.Ready, "\n", "; ")
+	}
+	fmt.Fprintf(w, "%s\t%s, up %s, pid %d, mta %s\n", s.Hostname, state, admin.Ago(time.Since(s.Started)), s.PID, s.Version)
 	fmt.Fprintf(w, "config\t%s, read %s ago\n", s.Config, admin.Ago(time.Since(s.Loaded)))
 	full := ""
 	if s.Queue.Full {

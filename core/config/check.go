@@ -22,6 +22,7 @@ func (d *decoder) check() {
 	d.checkQueue()
 	d.checkUses()
 	if !d.diags.HasErrors() { // what is wrong where it is used would look like not being used
+		d.checkDestinations()
 		d.checkUnused()
 	}
 	d.checkAdmin()
@@ -314,6 +315,13 @@ func (ps places) orAt(block any, name string, i int, other string) hcl.Range {
 		return ps.item(block, name, i)
 	}
 	return ps.at(block, other)
+}
+
+// checkDestinations warns of limits that are written down and not kept.
+func (d *decoder) checkDestinations() {
+	for _, x := range d.cfg.Queue.Destinations {
+		d.warnAt(d.cfg.places.at(x, ""), "the limits of destination %q are not kept yet: queue.connections goes for its hosts too", x.Name)
+	}
 }
 
 // checkUnused warns of what is declared and never named.

@@ -63,6 +63,7 @@ type Listener struct {
 	Protocol     string   `hcl:"protocol" oneof:"smtp lmtp" default:"smtp" doc:"what is spoken"`
 	Pipeline     string   `hcl:"pipeline" ref:"pipeline" doc:"who is asked about mail that comes in here"`
 	BareLF       string   `hcl:"bare_lf" oneof:"reject normalize" default:"reject" doc:"what happens to lines that end without CR"`
+	Hide         []string `hcl:"hide" is:"extension" doc:"extensions that are not offered, for clients that stumble over them"`
 	Limits       Limits   `hcl:"limits,block" doc:"what one peer, and all of them, may use"`
 }
 
@@ -114,7 +115,7 @@ type Route struct {
 	LMTP          []string      `hcl:"lmtp" is:"hop" need:"one" doc:"deliver to this LMTP server"`
 	Smarthost     []string      `hcl:"smarthost" is:"hostport" need:"one" doc:"deliver to this server, whatever the domain; of several, the first that answers"`
 	MX            bool          `hcl:"mx" default:"false" doc:"deliver to the hosts that the domain itself names"`
-	TLS           string        `hcl:"tls" oneof:"none opportunistic require verify" computed:"opportunistic; none with lmtp" doc:"verify wants a certificate for the host's name; DANE and MTA-STS are obeyed where a domain publishes them"`
+	TLS           string        `hcl:"tls" oneof:"none opportunistic require verify" computed:"opportunistic; none with lmtp" doc:"opportunistic uses TLS where it works, require insists on it, verify wants a certificate for the host's name too"`
 	User          string        `hcl:"user" doc:"log in with this name"`
 	Password      schema.Secret `hcl:"password" doc:"and this password: env(\"NAME\"), file(\"path\") or credential(\"name\")"`
 	Convert       []string      `hcl:"convert" ref:"plugin" wants:"converter" doc:"who gives the message the form that the next host takes, in this order"`
@@ -149,8 +150,8 @@ type Bounce struct {
 
 // Admin is how the commands and the console reach the server.
 type Admin struct {
-	Socket string `hcl:"socket" is:"path" computed:"admin.sock in data_dir" doc:"mta queue, explain, trace and top speak here"`
-	Listen string `hcl:"listen" is:"listen" doc:"console, /metrics, /healthz and /readyz; none without it"`
+	Socket string `hcl:"socket" is:"path" computed:"admin.sock in data_dir" doc:"the mta commands speak here"`
+	Listen string `hcl:"listen" is:"listen" doc:"a page to look at, /metrics, /healthz and /readyz; none without it"`
 }
 
 // DNS is where names are looked up.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -85,6 +86,8 @@ func stringOf(is string) scalar {
 		return text("IP address, or address:port", parseServer)
 	case "sha256":
 		return text("SHA-256 in 64 hex digits", parseSHA256)
+	case "extension":
+		return text("ESMTP keyword, one of "+strings.Join(hideable, " "), parseExtension)
 	case "env":
 		return text("variable: NAME, or NAME=value", parseEnv)
 	default:
@@ -95,6 +98,16 @@ func stringOf(is string) scalar {
 // text makes a scalar that is a string in HCL.
 func text[T any](name string, parse func(string) (T, error)) scalar {
 	return scalar{name, cty.String, func(s, _ string) (any, error) { return parse(s) }}
+}
+
+// hideable are the extensions that a listener can leave out of its answer to EHLO.
+var hideable = []string{"PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN"}
+
+func parseExtension(s string) (string, error) {
+	if word := strings.ToUpper(s); slices.Contains(hideable, word) {
+		return word, nil
+	}
+	return "", fmt.Errorf("%s is not one of %s", short(s), strings.Join(hideable, ", "))
 }
 
 // parseString takes text that fits on one line of a log or a protocol.

@@ -144,9 +144,19 @@ func (g *generation) way(r *config.Route) (deliver.Way, error) {
 		w.Hosts = r.Smarthost
 	}
 	for _, name := range r.Convert {
-		w.Converters = append(w.Converters, g.host.Plugin(name))
+		w.Converters = append(w.Converters, g.converter(name, w.Kind))
 	}
 	return w, nil
+}
+
+// converter returns a converter of a route. A converter is asked about every message, since it may be a signer; our own
+// mime converter has nothing to say about one that the next host takes as it is, so that call is saved.
+func (g *generation) converter(name, kind string) deliver.Converter {
+	p := g.host.Plugin(name)
+	if g.cfg.Plugin(name).Builtin() == "mime" && kind != deliver.KindStore {
+		return deliver.WhenNeeded(p)
+	}
+	return p
 }
 
 // selfAddrs are the addresses of our own SMTP listeners: mail never goes to them.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"reflect"
 	"slices"
@@ -140,7 +141,7 @@ func (e *Engine) newServer(cfg *config.Config, block *config.Listener, settings 
 	return smtpd.New(smtpd.Config{
 		Name: block.Name, Hostname: cfg.Hostname, Postmaster: domain, TLS: settings, Implicit: block.Implicit,
 		AuthRequired: block.Auth != "", InsecureAuth: block.InsecureAuth, LMTP: block.Protocol == "lmtp",
-		Submission: block.Auth != "", BareLF: block.BareLF, Networks: cfg.Networks, SpoolDir: spool,
+		Submission: block.Auth != "", BareLF: block.BareLF, Hide: block.Hide, Networks: cfg.Networks, SpoolDir: spool,
 		Limits: smtpd.Limits{
 			Connections: block.Limits.Connections, ConnectionsPerIP: block.Limits.ConnectionsPerIP,
 			MessageSize: int64(block.Limits.MessageSize), Recipients: block.Limits.Recipients,
@@ -157,11 +158,24 @@ func (e *Engine) socket(address string) (net.Listener, error) {
 			}
 		}
 	}
-	l, err := net.Listen("tcp", address)
+	l, err := net.Listen(family(address), address)
 	if err != nil {
 		return nil, inWords(err)
 	}
 	return l, nil
+}
+
+// family keeps an IPv6 socket from taking IPv4 connections too, so that 0.0.0.0:25 can stand beside [::]:25.
+func family(address string) string {
+	a, err := netip.ParseAddrPort(address)
+	switch {
+	case err != nil:
+		return "tcp"
+	case a.Addr().Is4():
+		return "tcp4"
+	default:
+		return "tcp6"
+	}
 }
 
 // duplicate returns another handle of an open socket: the socket stays open when the first handle is closed.

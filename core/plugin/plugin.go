@@ -326,6 +326,9 @@ func (p *Plugin) Handles(kind string) bool {
 	return slices.Contains(p.kinds, kind)
 }
 
+// HonorsContext reports that every call returns when its context ends, so that a caller needs no goroutine to be safe.
+func (p *Plugin) HonorsContext() bool { return true }
+
 // Status returns how the plugin is doing.
 func (p *Plugin) Status() Status {
 	p.mu.Lock()

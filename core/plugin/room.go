@@ -24,9 +24,7 @@ type room struct {
 
 // newRoom clears away the rooms of dead servers and makes one.
 func newRoom(runDir string) (*room, error) {
-	if runDir == "" || len(runDir) > maxRunDir {
-		runDir = filepath.Join(os.TempDir(), fmt.Sprintf("mta-%d", os.Geteuid()))
-	}
+	runDir = shortDir(runDir)
 	if err := ownDir(runDir); err != nil {
 		return nil, err
 	}
@@ -45,6 +43,17 @@ func newRoom(runDir string) (*room, error) {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return &room{dir, lock}, nil
+}
+
+// shortDir returns the run directory, or one whose name is short enough for the paths of sockets below it.
+func shortDir(runDir string) string {
+	own := fmt.Sprintf("mta-%d", os.Geteuid())
+	for _, dir := range []string{runDir, filepath.Join(os.TempDir(), own)} {
+		if dir != "" && len(dir) <= maxRunDir {
+			return dir
+		}
+	}
+	return filepath.Join("/tmp", own)
 }
 
 // ownDir makes a directory that nobody else may enter.

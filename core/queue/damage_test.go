@@ -229,14 +229,17 @@ func TestCleanGivesSpaceBackAndKeepsTheLiving(t *testing.T) {
 	dir := t.TempDir()
 	q := openQueue(t, dir)
 	kept := fill(t, q)
-	if err := q.db.Flatten(2); err != nil { // so that Badger counts the garbage now
-		t.Fatal(err)
-	}
-	if err := q.cleaner.clean(); err != nil {
-		t.Fatal(err)
-	}
-	if exists(filepath.Join(dir, logName(1))) {
-		t.Error("the first file of the value log is still there")
+	first := filepath.Join(dir, logName(1))
+	for try := 0; exists(first); try++ { // Badger's own compactions may be in the way of ours
+		if try == 100 {
+			t.Fatal("the first file of the value log is still there")
+		}
+		if err := q.db.Flatten(2); err != nil { // so that Badger counts the garbage now
+			t.Log(err)
+		}
+		if err := q.cleaner.clean(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for id, want := range kept {
 		if got, err := readAll(q, id); err != nil || !bytes.Equal(got, want) {

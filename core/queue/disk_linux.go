@@ -2,7 +2,6 @@ package queue
 
 import (
 	"bufio"
-	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -20,25 +19,6 @@ func diskFree(dir string) (int64, error) {
 
 // reserve makes f so large that its blocks are taken, not only promised.
 func reserve(f *os.File, size int64) error { return syscall.Fallocate(int(f.Fd()), 0, 0, size) }
-
-// locked reports whether another process has the directory locked, as Badger locks it. With shared, a process that only
-// reads does not count.
-func locked(dir string, shared bool) (bool, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close() // and with it the lock
-	how := syscall.LOCK_EX
-	if shared {
-		how = syscall.LOCK_SH
-	}
-	err = syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return true, nil
-	}
-	return false, err
-}
 
 // owner returns who owns a file.
 func owner(info os.FileInfo) (uid, gid int, ok bool) {

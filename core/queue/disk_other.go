@@ -12,9 +12,6 @@ func diskFree(string) (int64, error) { return 0, errors.ErrUnsupported }
 
 func reserve(*os.File, int64) error { return errors.ErrUnsupported }
 
-// locked leaves the question to Badger.
-func locked(string, bool) (bool, error) { return false, nil }
-
 func owner(os.FileInfo) (uid, gid int, ok bool) { return 0, 0, false }
 
 func adviseMaps(string, map[string]bool) error { return nil }

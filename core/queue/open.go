@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -30,12 +29,6 @@ func Open(dir string, o Options) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := makeRoom(dir, o); err != nil {
-		return nil, err
-	}
-	if err := protectValueLog(dir); err != nil {
-		return nil, explain(dir, err)
-	}
 	return open(dir, o, newGuard(o.MinFree, func() (int64, error) { return diskFree(dir) }))
 }
 
@@ -46,23 +39,40 @@ func OpenReadOnly(dir string) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkLock(dir, true); err != nil {
+	lock, err := lockDir(dir, true)
+	if err != nil {
 		return nil, err
 	}
-	db, err := openBadger(storeOptions(dir, nil).WithReadOnly(true))
-	if err != nil && strings.Contains(err.Error(), badger.ErrTruncateNeeded.Error()) { // Badger does not wrap
-		if err := repair(dir); err != nil {
-			return nil, err
-		}
-		db, err = openBadger(storeOptions(dir, nil).WithReadOnly(true))
-	}
+	db, err := openReadOnly(lock)
 	if err != nil {
-		return nil, explain(dir, err)
+		lock.release()
+		return nil, err
 	}
 	q := newQueue(db, Options{}, newGuard(-1, nil))
-	q.readOnly, q.stopping = true, false
+	q.readOnly, q.lock = true, lock
 	close(q.ended)
 	return q, nil
+}
+
+func openReadOnly(lock *dirLock) (*badger.DB, error) {
+	o := storeOptions(lock.dir, nil).WithReadOnly(true)
+	db, err := openBadger(o)
+	if err != nil { // most likely it was not closed; what else it may be, the repair will say
+		if err := lock.take(false); err != nil {
+			return nil, err
+		}
+		if err := repair(lock.dir); err != nil {
+			return nil, err
+		}
+		if err := lock.take(true); err != nil {
+			return nil, err
+		}
+		db, err = openBadger(o)
+	}
+	if err != nil {
+		return nil, explain(lock.dir, err)
+	}
+	return db, nil
 }
 
 func newQueue(db *badger.DB, o Options, disk *guard) *Queue {
@@ -76,18 +86,34 @@ func newQueue(db *badger.DB, o Options, disk *guard) *Queue {
 	return q
 }
 
-// open opens the store in a directory that is fit for it, or in memory, and starts the committer.
-func open(dir string, o Options, disk *guard) (*Queue, error) {
+// open opens the store in a directory that is there, or in memory, and starts the committer.
+func open(dir string, o Options, disk *guard) (q *Queue, err error) {
+	var lock *dirLock
 	logger := &badgerLog{log: o.Logger}
-	opts := storeOptions(dir, logger)
-	if o.InMemory {
-		opts = inMemoryOptions(logger)
+	opts := inMemoryOptions(logger)
+	if !o.InMemory {
+		if lock, err = lockDir(dir, false); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil {
+				lock.release()
+			}
+		}()
+		if err := makeRoom(dir, o); err != nil {
+			return nil, err
+		}
+		if err := mend(dir); err != nil {
+			return nil, err
+		}
+		opts = storeOptions(dir, logger)
 	}
 	db, err := openBadger(opts)
 	if err != nil {
 		return nil, explain(dir, err)
 	}
-	q := newQueue(db, o, disk)
+	q = newQueue(db, o, disk)
+	q.lock = lock
 	if err := q.begin(dir); err != nil {
 		_ = db.Close()
 		return nil, err
@@ -169,35 +195,6 @@ func openBadger(o badger.Options) (db *badger.DB, err error) {
 	return badger.Open(o)
 }
 
-// repair opens and closes the store of a server that was killed. What it makes there belongs to whom the directory
-// belongs, so that an operator who looks as root does not lock the server out.
-func repair(dir string) error {
-	if err := protectValueLog(dir); err != nil {
-		return explain(dir, err)
-	}
-	db, err := openBadger(storeOptions(dir, nil))
-	if err != nil {
-		return explain(dir, err)
-	}
-	if err := db.Close(); err != nil {
-		return fmt.Errorf("repairing the queue in %s: %w", dir, err)
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	uid, gid, ok := owner(info)
-	if !ok || uid == os.Geteuid() {
-		return nil
-	}
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(path, uid, gid)
-	})
-}
-
 // prepare makes the directory and checks that the queue can live in it.
 func prepare(dir string) (string, error) {
 	err := os.MkdirAll(dir, 0o700)
@@ -218,9 +215,6 @@ func prepare(dir string) (string, error) {
 	probe.Close()
 	if err := os.Remove(probe.Name()); err != nil {
 		return "", fmt.Errorf("the queue's directory %s is not writable: %w", dir, errors.Unwrap(err))
-	}
-	if err := checkLock(dir, false); err != nil {
-		return "", err
 	}
 	return dir, syncDir(filepath.Dir(dir))
 }
@@ -243,36 +237,4 @@ func existing(dir string) (string, error) {
 func isNotDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && !info.IsDir()
-}
-
-// checkLock says in words that another process has the queue. Badger's own lock is what counts, a moment later.
-func checkLock(dir string, shared bool) error {
-	busy, err := locked(dir, shared)
-	if err != nil {
-		return fmt.Errorf("locking the queue in %s: %w", dir, err)
-	}
-	if !busy {
-		return nil
-	}
-	return inUse(dir)
-}
-
-func inUse(dir string) error {
-	// Badger's note of who has the lock. A process that only reads leaves none.
-	pid, err := os.ReadFile(filepath.Join(dir, "LOCK"))
-	if err != nil {
-		return fmt.Errorf("%w: somebody is reading the queue in %s", ErrLocked, dir)
-	}
-	return fmt.Errorf("%w: another mta is running on %s (pid %s)", ErrLocked, dir, strings.TrimSpace(string(pid)))
-}
-
-// explain says in an operator's words why the store did not open.
-func explain(dir string, err error) error {
-	switch {
-	case strings.Contains(err.Error(), "Cannot acquire directory lock"):
-		return inUse(dir)
-	case strings.Contains(err.Error(), "permission denied"):
-		return fmt.Errorf("the queue in %s belongs to another user: %w", dir, err)
-	}
-	return fmt.Errorf("the queue in %s can't be opened: %w", dir, err)
 }

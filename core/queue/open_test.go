@@ -212,7 +212,7 @@ func TestReadOnly(t *testing.T) {
 	if _, err := r.Add(t.Context(), message(nil, "x@y")); !errors.Is(err, ErrStopped) {
 		t.Errorf("Add: %v", err)
 	}
-	if _, err := Open(dir, Options{MinFree: -1}); !errors.Is(err, ErrLocked) {
+	if _, err := Open(dir, Options{MinFree: -1}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "somebody is reading") {
 		t.Errorf("a writer beside a reader: %v", err)
 	}
 	closeQueue(t, r)
@@ -315,4 +315,48 @@ func TestFiveVirtualDays(t *testing.T) {
 		}
 		closeQueue(t, q)
 	})
+}
+
+// TestFilesThatAKillLeftEmpty holds the moment between the making of a log file and its first byte.
+func TestFilesThatAKillLeftEmpty(t *testing.T) {
+	dir := t.TempDir()
+	q := openQueue(t, dir)
+	rec := add(t, q, message(pattern(1, 5000), "bob@example.net"))
+	closeQueue(t, q)
+	leaveEmpty := func() {
+		for _, name := range []string{memName(90), logName(90)} {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	leaveEmpty()
+	r, err := OpenReadOnly(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(listed(t, r, Filter{})); n != 1 {
+		t.Errorf("%d messages", n)
+	}
+	closeQueue(t, r)
+	leaveEmpty()
+	q = openQueue(t, dir)
+	if !bytes.Equal(contentOf(t, q, rec.ID), pattern(1, 5000)) {
+		t.Error("another content")
+	}
+}
+
+// TestIDsGrowOverARestartWithTheClockBehind has a store whose last message is of a later hour than the clock shows.
+func TestIDsGrowOverARestartWithTheClockBehind(t *testing.T) {
+	dir := t.TempDir()
+	q := openQueue(t, dir)
+	q.ids.skip(ID(time.Now().Add(time.Hour).UnixMilli()) << counterBits)
+	last := add(t, q, message(nil, "x@y")).ID
+	if err := remove(q, last); err != nil { // the ID is used, also when its message is gone
+		t.Fatal(err)
+	}
+	closeQueue(t, q)
+	if id := add(t, openQueue(t, dir), message(nil, "x@y")).ID; id <= last {
+		t.Errorf("%v is not above %v", id, last)
+	}
 }

@@ -48,6 +48,7 @@ type Queue struct {
 	log      *slog.Logger
 	fatal    func(error)
 	readOnly bool
+	lock     *dirLock // nil in memory
 	ids      sequence
 	opened   ID // the largest ID in the store when it was opened
 	disk     *guard
@@ -115,6 +116,7 @@ func (q *Queue) Close() error {
 // closeStore closes Badger. After a storage error that can last for ever, so then it is not waited for.
 func (q *Queue) closeStore() error {
 	if q.failure() == nil {
+		defer q.lock.release()
 		return q.db.Close()
 	}
 	const patience = 3 * time.Second
@@ -122,6 +124,7 @@ func (q *Queue) closeStore() error {
 	go func() { closed <- q.db.Close() }()
 	select {
 	case err := <-closed:
+		q.lock.release()
 		return err
 	case <-time.After(patience):
 		return q.failure()

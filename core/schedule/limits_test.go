@@ -3,6 +3,8 @@ package schedule
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -126,8 +128,12 @@ func TestLimits(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if most["all"] != 7 || most["d0.example"] != 3 || len(w.net.made()) != 300 {
+		if most["all"] != 7 || len(w.net.made()) != 300 {
 			t.Errorf("%v at once, %d attempts", most, len(w.net.made()))
+		}
+		delete(most, "all")
+		if m := slices.Max(slices.Collect(maps.Values(most))); m != 3 {
+			t.Errorf("%d at once at one site", m)
 		}
 	})
 }
@@ -155,5 +161,42 @@ func TestMemoryBudget(t *testing.T) {
 		if w.Pressure() != 0 || w.queue.size() != 0 || len(w.net.made()) != 12 || w.queue.loads == 0 {
 			t.Errorf("pressure %v, %d left, %d attempts", w.Pressure(), w.queue.size(), len(w.net.made()))
 		}
+	})
+}
+
+// TestFailingSiteGetsFewSlots: while nobody knows whether a host is dead, few slots wait for it.
+func TestFailingSiteGetsFewSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(o *Options) { o.Limits.SiteFailures = 1000 })
+		w.net.answer = byDomain(map[string]deliver.Outcome{"dead.example": dead})
+		w.net.before = func(context.Context, *deliver.Job) { time.Sleep(30 * time.Second) }
+		for range 100 {
+			w.accept(message("u@dead.example"))
+		}
+		time.Sleep(45 * time.Second)
+		if n := w.Stats(1).Active; n != 2 {
+			t.Errorf("%d slots wait for a failing site", n)
+		}
+		time.Sleep(24 * time.Hour)
+	})
+}
+
+// TestNewAndOldTakeTurns: neither a backlog nor a stream of new messages starves the other.
+func TestNewAndOldTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := prepare(t, newStore(t), func(o *Options) { o.Limits.SiteConnections = 1 })
+		w.net.before = func(context.Context, *deliver.Job) { time.Sleep(time.Second) }
+		for range 20 {
+			w.queue.add(message("old@example.net"))
+		}
+		w.start()
+		for range 20 {
+			w.accept(message("new@example.net"))
+		}
+		time.Sleep(10 * time.Second)
+		if n, o := len(w.net.to("new@example.net")), len(w.net.to("old@example.net")); n < 4 || o < 4 {
+			t.Errorf("%d new and %d old", n, o)
+		}
+		time.Sleep(time.Minute)
 	})
 }

@@ -179,11 +179,15 @@ func TestSlowSite(t *testing.T) {
 		release := make(chan struct{})
 		w.net.answer = byDomain(map[string]deliver.Outcome{"never.example": never})
 		w.net.before = func(_ context.Context, j *deliver.Job) {
-			if j.Domain == "slow.example" {
+			switch j.Domain {
+			case "slow.example":
 				<-release
+			case "ok.example":
+				time.Sleep(time.Second)
 			}
 		}
 		id := w.accept(message("s@slow.example", "a@ok.example", "d@never.example"))
+		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		r := w.queue.get(id)
 		if r.Recipients[1].State != queue.Delivered || r.Recipients[0].State != queue.Pending || r.Recipients[2].State != queue.Pending {

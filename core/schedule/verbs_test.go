@@ -218,3 +218,24 @@ func TestBounceWhenReportFails(t *testing.T) {
 		}
 	})
 }
+
+// TestVerbsWhileTheQueueWrites: nor is what is asked forgotten between the end of an attempt and its record.
+func TestVerbsWhileTheQueueWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.net.answer = byDomain(map[string]deliver.Outcome{"example.net": later})
+		w.queue.delay = 10 * time.Second
+		hold, again := w.accept(message("a@example.net")), w.accept(message("b@example.net"))
+		time.Sleep(5 * time.Second)
+		did(t, 1)(w.Hold([]queue.ID{hold}, "wait"))
+		did(t, 1)(w.Retry([]queue.ID{again}))
+		time.Sleep(4 * time.Minute)
+		synctest.Wait()
+		if r := w.queue.get(hold); r.Held != "wait" || len(w.net.to("a@example.net")) != 1 {
+			t.Errorf("%+v", r)
+		}
+		if n := len(w.net.to("b@example.net")); n != 2 {
+			t.Errorf("%d attempts", n)
+		}
+	})
+}

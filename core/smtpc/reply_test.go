@@ -151,6 +151,7 @@ func TestStuffing(t *testing.T) {
 		{"bare LF", "a\nb\r\n", ""},
 		{"bare LF first", "\nb\r\n", ""},
 		{"bare CR", "a\rb\r\n", ""},
+		{"bare LF and bare CR", "a\nb\rc\r\n", ""},
 		{"CR at the end", "a\r\nb\r", ""},
 		{"LF dot LF", "a\n.\nb\r\n", ""},
 		{"CR dot CR", "a\r.\rb\r\n", ""},

@@ -18,6 +18,7 @@ var options = map[string]func(*Config, *Deps){
 	},
 	"insecure":  func(c *Config, _ *Deps) { c.InsecureAuth = true },
 	"tls":       func(c *Config, _ *Deps) { c.TLS = certificate() },
+	"hide":      func(c *Config, _ *Deps) { c.Hide = []string{"8BITMIME", "CHUNKING", "LIMITS"} },
 	"lmtp":      func(c *Config, _ *Deps) { c.LMTP = true },
 	"normalize": func(c *Config, _ *Deps) { c.BareLF = BareLFNormalize },
 	"trusted":   func(c *Config, _ *Deps) { c.Networks = append(c.Networks, netip.MustParsePrefix("198.51.100.0/24")) },

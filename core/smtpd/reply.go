@@ -3,6 +3,7 @@ package smtpd
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -182,7 +183,23 @@ func (e *edge) editEHLO(last bool, line []byte) {
 			e.out = append(e.out, "250-REQUIRETLS\r\n"...) // RFC 8689, 2
 		}
 	}
+	if e.hidden(line) {
+		if last {
+			e.out = append(e.out, "250 HELP\r\n"...) // some line has to be the last
+		}
+		return
+	}
 	e.out = append(e.out, line...)
+}
+
+// hidden reports whether the keyword of an EHLO line is one that this listener does not offer. A client that uses it all
+// the same is served.
+func (e *edge) hidden(line []byte) bool {
+	if len(e.server.cfg.Hide) == 0 {
+		return false
+	}
+	words := bytes.Fields(line[4:])
+	return len(words) > 0 && slices.Contains(e.server.cfg.Hide, string(bytes.ToUpper(words[0])))
 }
 
 // said is told of each reply once it stands in out. It is where a client that makes too many mistakes is cut off.

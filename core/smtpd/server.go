@@ -38,6 +38,7 @@ type Config struct {
 	LMTP         bool // RFC 2033
 	Submission   bool // RFC 6409: missing Date and Message-ID fields are added
 	BareLF       string
+	Hide         []string       // keywords left out of the answer to EHLO, in upper case
 	Networks     []netip.Prefix // clients in these may relay, and are not counted per address
 	SpoolDir     string         // for bodies over 1 MiB; empty: the system's directory for temporary files
 	Limits       Limits

@@ -58,7 +58,7 @@ func newHook(cfg Config, log *slog.Logger, dial dialer) *hook {
 		client: &http.Client{
 			Timeout: callTimeout,
 			// What is posted goes where the operator wrote, nowhere else.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return nil },
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Transport:     &http.Transport{DialContext: dial, MaxIdleConns: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10},
 		},
 	}

@@ -158,17 +158,16 @@ func (m *Maildir) deliver(ctx context.Context, d *mail.Delivery, to mail.Address
 			return err
 		}
 	}
-	if err := f.deliver(ctx, name, m.tries.Add(1), envelopeLines(d.From, to), d.Content); err != nil {
+	if err := f.deliver(ctx, name, m.tries.Add(1), deliveredTo(to), d.Content); err != nil {
 		return err
 	}
 	m.stored.add(key, d.Time)
 	return nil
 }
 
-// envelopeLines returns the lines that a final delivery adds (RFC 5321, 4.4: Return-Path).
-func envelopeLines(from, to mail.Address) string {
-	return "Return-Path: <" + from.String() + ">\r\nDelivered-To: " + to.String() + "\r\n"
-}
+// deliveredTo returns the line that names the recipient (RFC 9228): the one thing that the copies of a message differ in.
+// The Return-Path is in the content already; the server has put it there.
+func deliveredTo(to mail.Address) string { return "Delivered-To: " + to.String() + "\r\n" }
 
 // exists says whether an account has a folder; it is asked where there is no file of accounts.
 func (m *Maildir) exists(a mail.Address) (bool, error) {

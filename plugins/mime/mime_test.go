@@ -55,6 +55,9 @@ func leaves(msg []byte, kinds string) (all []string) {
 	raw, _, body := splitEntity(msg)
 	h := parseHeader(raw)
 	kind, boundary := h.media(defaultKind(place{digest: strings.HasSuffix(kinds, "/multipart/digest")}))
+	if strings.Contains(kind, "?") || hasHigh([]byte(kind)) {
+		kind = "odd/odd" // a type that is none may lose its octets
+	}
 	kinds += "/" + kind
 	identity := isIdentity(h.encoding())
 	if strings.HasPrefix(kind, "multipart/") && boundary != "" && identity {

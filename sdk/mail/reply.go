@@ -97,23 +97,31 @@ func NewReply(code int, enhanced, text string) Reply {
 // ParseEnhanced reads "5.7.1" (RFC 3463, 2). The parser is total: anything else is an error.
 func ParseEnhanced(s string) (EnhancedCode, error) {
 	var e EnhancedCode
-	parts := strings.Split(s, ".")
-	if len(parts) != 3 {
-		return EnhancedCode{}, fmt.Errorf("%q is not an enhanced status code (such as 5.7.1)", s)
+	class, rest, _ := strings.Cut(s, ".")
+	subject, detail, ok := strings.Cut(rest, ".")
+	for i, p := range [...]string{class, subject, detail} {
+		n, good := digits(p)
+		e[i], ok = n, ok && good
 	}
-	for i, p := range parts {
-		if p == "" || len(p) > 3 {
-			return EnhancedCode{}, fmt.Errorf("%q is not an enhanced status code (such as 5.7.1)", s)
-		}
-		for _, c := range []byte(p) {
-			if c < '0' || c > '9' {
-				return EnhancedCode{}, fmt.Errorf("%q is not an enhanced status code (such as 5.7.1)", s)
-			}
-			e[i] = e[i]*10 + int(c-'0')
-		}
+	if !ok {
+		return EnhancedCode{}, fmt.Errorf("%q is not an enhanced status code (such as 5.7.1)", s)
 	}
 	if e[0] != 2 && e[0] != 4 && e[0] != 5 {
 		return EnhancedCode{}, fmt.Errorf("%q: the first digit of an enhanced status code is 2, 4 or 5", s)
 	}
 	return e, nil
+}
+
+// digits reads one to three of them.
+func digits(s string) (n int, ok bool) {
+	if s == "" || len(s) > 3 {
+		return 0, false
+	}
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n, true
 }
