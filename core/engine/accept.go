@@ -26,7 +26,11 @@ func (e *Engine) accept(ctx context.Context, a *smtpd.Accepted) (string, error) 
 	if e.schedule.Pressure() > maxPressure {
 		return "", &replyBusy
 	}
-	rec, err := e.queue.Add(ctx, &queue.Message{Envelope: a.Envelope, Content: a.Content, Meta: a.Meta, Held: a.Held, Received: a.Received})
+	id, err := queue.ParseID(a.ID)
+	if err != nil {
+		return "", err
+	}
+	rec, err := e.queue.Add(ctx, &queue.Message{ID: id, Envelope: a.Envelope, Content: a.Content, Meta: a.Meta, Held: a.Held, Received: a.Received})
 	switch {
 	case errors.Is(err, queue.ErrFull):
 		return "", &replyFullDisk
@@ -35,9 +39,8 @@ func (e *Engine) accept(ctx context.Context, a *smtpd.Accepted) (string, error) 
 	case err != nil:
 		return "", err
 	}
-	id := rec.ID.String()
 	e.events.Emit(event.Event{
-		Name: event.MessageQueued, ID: id, Session: a.Session, Listener: a.Meta["listener"], Remote: a.Meta["remote"], User: a.Meta["user"],
+		Name: event.MessageQueued, ID: a.ID, Session: a.Session, Listener: a.Meta["listener"], Remote: a.Meta["remote"], User: a.Meta["user"],
 		From: a.Envelope.From.String(), To: firstOf(a.Envelope.To), Count: len(a.Envelope.To), Size: rec.Size, Reason: a.Held,
 	})
 	content := a.Content
@@ -46,7 +49,7 @@ func (e *Engine) accept(ctx context.Context, a *smtpd.Accepted) (string, error) 
 		a.Release()
 	}
 	e.schedule.Offer(rec, content)
-	return id, nil
+	return a.ID, nil
 }
 
 // firstOf names the recipient of a message that has one; a message with more is told by their number.

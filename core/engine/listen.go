@@ -134,6 +134,7 @@ func (e *Engine) newServer(cfg *config.Config, block *config.Listener, settings 
 	deps := smtpd.Deps{
 		Pipeline: func() *pipeline.Pipeline { return e.current.Load().pipelines[block.Pipeline] },
 		Policy:   policy{e}, Queue: e.accept, Events: e.events, Memory: e.memory,
+		NewID: func() string { return e.queue.NewID().String() },
 	}
 	if block.Auth != "" {
 		deps.Authenticator = authenticator{e, block.Auth}

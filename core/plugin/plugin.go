@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -232,8 +233,10 @@ func (p *Plugin) up(proc *process) {
 	close(p.changed)
 	p.changed = make(chan struct{})
 	p.mu.Unlock()
-	p.log.Info("plugin is up", "version", p.version, "pid", proc.child.ID(), "kinds", strings.Join(proc.kinds, " "))
-	p.events.Emit(event.Event{Name: event.PluginState, Plugin: p.spec.Name, Class: "up", Took: time.Since(proc.born)})
+	p.events.Emit(event.Event{
+		Name: event.PluginState, Plugin: p.spec.Name, Class: "up", Took: time.Since(proc.born),
+		Reason: fmt.Sprintf("version %s, pid %s, %s", p.version, proc.child.ID(), strings.Join(proc.kinds, " ")),
+	})
 }
 
 // down takes a process that has ended out of use.

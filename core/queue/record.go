@@ -113,6 +113,7 @@ func (r *Record) open() bool {
 
 // Message is what Add takes.
 type Message struct {
+	ID       ID            // one that NewID has made for it; zero: Add makes one
 	Envelope mail.Envelope // with its recipients in To
 	Content  mail.Content
 	Meta     map[string]string

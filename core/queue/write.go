@@ -14,6 +14,9 @@ import (
 	"github.com/pabal-mta/mta/sdk/mail"
 )
 
+// NewID makes the ID of a message that will be added, so that its Received field can tell it.
+func (q *Queue) NewID() ID { return q.ids.next(time.Now()) }
+
 // Add stores a message and returns when it is on stable storage. It returns ErrFull when the disk is nearly full,
 // ErrStopped after a storage error or Close, and the context's error when ctx ended before the message was taken for a
 // commit; after that Add waits for the commit, so that an error means that the message is not in the queue, but for one
@@ -207,8 +210,12 @@ func (q *Queue) draft(m *Message) (*draft, error) {
 	if received.IsZero() {
 		received = now
 	}
+	id := m.ID
+	if id == 0 {
+		id = q.ids.next(now)
+	}
 	d.rec = &Record{
-		ID: q.ids.next(now), Envelope: m.Envelope, Size: size, Held: m.Held, Meta: maps.Clone(m.Meta),
+		ID: id, Envelope: m.Envelope, Size: size, Held: m.Held, Meta: maps.Clone(m.Meta),
 		Received: received.Round(0), Next: received.Round(0),
 		Recipients: make([]Recipient, len(m.Envelope.To)),
 		sums:       make([]uint32, 0, chunks(size)),
