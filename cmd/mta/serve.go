@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -28,7 +29,7 @@ import (
 const stopTime = 30 * time.Second
 
 func serveCommand() *cobra.Command {
-	var logAs, level string
+	var logAs, level, profile string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
@@ -38,7 +39,19 @@ func serveCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&logAs, "log", "auto", "auto, text or json")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().StringVar(&profile, "cpuprofile", "", "write a CPU profile for go tool pprof to this file")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if profile != "" {
+			f, err := os.Create(profile)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if err := pprof.StartCPUProfile(f); err != nil {
+				return err
+			}
+			defer pprof.StopCPUProfile()
+		}
 		log, flush, err := logger(cmd.ErrOrStderr(), logAs, level)
 		if err != nil {
 			return usageError{err}

@@ -269,7 +269,7 @@ func (d *decoder) checkDomains() {
 		switch {
 		case len(d.cfg.Routes) == 0:
 		case r == nil:
-			d.errorAt(at, "no route takes mail for %s", shown)
+			d.warnAt(at, "no route takes mail for %s: it is refused", shown)
 		case r.Way() == "mx" && r.Domains == nil && r.MX:
 			d.warnAt(at, "mail for %s is ours, but goes to route %q, which sends it to the hosts of that domain: likely to us", shown, r.Name)
 		}

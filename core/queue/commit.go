@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -92,12 +92,12 @@ func (q *Queue) submit(o *op, urgent bool) {
 	} else {
 		q.waiting = append(q.waiting, o)
 	}
+	q.gather.came(urgent)
 	q.wake.Signal()
 	q.mu.Unlock()
 }
 
 // commitAll is the committer goroutine: it ends when the queue is closed and nothing waits, or after a storage error.
-// It keeps no clock: a group is whatever came while the last one was being synced.
 func (q *Queue) commitAll() {
 	defer close(q.ended)
 	var group []*op
@@ -131,17 +131,25 @@ func (o *op) finish(err error) {
 // next waits for work and returns the next group: the urgent ops first, and of each kind the oldest first. It returns
 // nothing when the queue ends.
 func (q *Queue) next(group []*op) []*op {
-	// Those whom the last group released are about to come back with the next message. Letting them run first makes
-	// a full group of what would be two halves.
-	runtime.Gosched()
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.gather.ended(len(q.waiting))
 	for {
-		var w weight
-		group, w = q.move(group, &q.urgent, w)
-		group, _ = q.move(group, &q.waiting, w)
-		if len(group) > 0 || q.stopping && len(q.urgent)+len(q.waiting) == 0 || q.cause != nil {
-			return group
+		wait := q.gather.wait(time.Now(), len(q.waiting), len(q.urgent))
+		if q.stopping || q.cause != nil {
+			wait = 0
+		}
+		if wait <= 0 {
+			var w weight
+			group, w = q.move(group, &q.urgent, w)
+			n := len(group)
+			group, _ = q.move(group, &q.waiting, w)
+			if len(group) > 0 || q.stopping && len(q.urgent)+len(q.waiting) == 0 || q.cause != nil {
+				q.gather.begun(time.Now(), len(group)-n, len(q.waiting))
+				return group
+			}
+		} else if wait < forever {
+			q.alarm.Reset(wait)
 		}
 		q.wake.Wait()
 	}

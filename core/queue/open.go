@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -81,6 +82,12 @@ func newQueue(db *badger.DB, o Options, disk *guard) *Queue {
 		q.log = slog.New(slog.DiscardHandler)
 	}
 	q.wake.L = &q.mu
+	q.alarm = time.AfterFunc(forever, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.wake.Signal()
+	})
+	q.gather.off = o.InMemory
 	q.garbage.limit = padAfter
 	q.cleaner = newCleaner(db, q.log, q.fail)
 	return q

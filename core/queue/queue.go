@@ -56,8 +56,10 @@ type Queue struct {
 	marks    marks  // of the committer goroutine alone
 
 	mu       sync.Mutex
-	wake     sync.Cond // the committer waits for it
-	urgent   []*op     // Settle and Delete go first: what they remove makes room, and a duplicate is worse than a wait
+	wake     sync.Cond   // the committer waits for it
+	alarm    *time.Timer // wakes it when it has waited long enough for company
+	gather   gather
+	urgent   []*op // Settle and Delete go first: what they remove makes room, and a duplicate is worse than a wait
 	waiting  []*op
 	stopping bool          // Close was called
 	cause    error         // the first storage error
@@ -105,6 +107,7 @@ func (q *Queue) Close() error {
 	q.wake.Broadcast()
 	q.mu.Unlock()
 	<-q.ended
+	q.alarm.Stop()
 	q.cleaner.stop()
 	q.readers.Wait()
 	if err := q.closeStore(); err != nil {
