@@ -29,6 +29,7 @@ listener "submission" {
   address       = ["127.0.0.1:2587"]
   auth          = plugin.users
   insecure_auth = true
+  bare_lf       = "normalize" # programs that end lines by LF alone are helped; from strangers that is refused
   pipeline      = pipeline.outbound
 }
 

@@ -15,6 +15,6 @@ func notifySystemd(state string) {
 	if err != nil {
 		return // a manager that can't be told must not stop mail
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	_, _ = c.Write([]byte(state))
 }

@@ -148,7 +148,7 @@ func (e Event) Attrs() []slog.Attr {
 		attrs = append(attrs, slog.Time("next", e.Next))
 	}
 	if e.Took > 0 {
-		attrs = append(attrs, slog.Duration("took", e.Took))
+		attrs = append(attrs, slog.String("took", e.Took.Round(time.Microsecond).String()))
 	}
 	if e.Err != nil {
 		attrs = append(attrs, slog.String("error", e.Err.Error()))
