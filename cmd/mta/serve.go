@@ -88,10 +88,6 @@ func serve(cmd *cobra.Command, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	made, err := firstAccounts(cfg)
-	if err != nil {
-		return err
-	}
 	// The first reading has just been proved; a reload reads again.
 	first := cfg
 	e := engine.New(engine.Options{
@@ -111,9 +107,13 @@ func serve(cmd *cobra.Command, log *slog.Logger) error {
 	if err := e.Start(ctx); err != nil {
 		return err
 	}
-	greet(cmd.OutOrStdout(), l.Path, cfg, made)
-	go reloadOnHangup(ctx, e, log)
-	err = e.Wait(ctx)
+	// Only now: passwords that were printed by a server that did not start would be lost.
+	made, err := firstAccounts(cfg)
+	if err == nil {
+		greet(cmd.OutOrStdout(), l.Path, cfg, made)
+		go reloadOnHangup(ctx, e, log)
+		err = e.Wait(ctx)
+	}
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
 	e.Close(stopping)

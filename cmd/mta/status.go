@@ -64,11 +64,11 @@ func showStatus(out io.Writer, s admin.Status) {
 	fmt.Fprintf(w, "queue\t%d waiting, %d being delivered, %d held; %s of disk free%s\n",
 		s.Queue.Waiting, s.Queue.Active, s.Queue.Held, admin.Bytes(s.Queue.FreeDisk), full)
 	for _, l := range s.Listeners {
-		fmt.Fprintf(w, "listener\t%s\t%s\t%d sessions\n", l.Name, strings.Join(l.Address, ", "), l.Sessions)
+		fmt.Fprintf(w, "listener\t%s\t%s\t%s\n", l.Name, strings.Join(l.Address, ", "), plural(l.Sessions, "session"))
 	}
 	for _, p := range s.Plugins {
-		fmt.Fprintf(w, "plugin\t%s\t%s\t%s, %d calls, %d errors, %d restarts\t%s\n",
-			p.Name, strings.Join(p.Kinds, ", "), p.State, p.Calls, p.Errors, p.Restarts, p.Problem)
+		fmt.Fprintf(w, "plugin\t%s\t%s\t%s, %s, %s, %s\t%s\n", p.Name, strings.Join(p.Kinds, ", "), p.State,
+			plural(int(p.Calls), "call"), plural(int(p.Errors), "error"), plural(p.Restarts, "restart"), firstLine(p.Problem))
 	}
 	for _, d := range s.Sites {
 		failing := ""
