@@ -80,6 +80,7 @@ func TestKillUnderLoad(t *testing.T) {
 		s.kill()
 		g.ledger.kills = append(g.ledger.kills, time.Now())
 		s.gone()
+		s.must("", "queue", "list") // from the files that the dead server left
 		s.start()
 	}
 	time.Sleep(200 * time.Millisecond)

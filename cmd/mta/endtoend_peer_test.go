@@ -51,12 +51,12 @@ func mustDial(t testing.TB, address string) *sender {
 	return s
 }
 
-// say sends a command and wants a reply that begins with the code. 0 wants any reply.
+// say sends a command and wants a reply with this code. 0 wants any reply.
 func (s *sender) say(code int, format string, args ...any) (string, error) {
 	if err := s.text.PrintfLine(format, args...); err != nil {
 		return "", err
 	}
-	got, text, err := s.text.ReadResponse(code)
+	got, text, err := s.text.ReadResponse(code) // 0 takes every code
 	return fmt.Sprintf("%d %s", got, text), err
 }
 
@@ -78,7 +78,7 @@ func (s *sender) envelope(from string, to ...string) error {
 	return nil
 }
 
-// data sends the content, whose lines end with CRLF, and returns when it was taken.
+// data sends the content, whose lines end with CRLF. Without an error it was acknowledged.
 func (s *sender) data(content []byte) error {
 	if _, err := s.say(354, "DATA"); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"net/smtp"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -70,6 +71,17 @@ func sampleParts(i int) string {
 	return "a preamble\n--b-1\nContent-Type: text/plain; charset=iso-8859-1\nContent-Transfer-Encoding: 8bit\n\nGr\xfc\xdfe\n.\n" +
 		"--b-1\nContent-Type: application/octet-stream; name=all.bin\nContent-Transfer-Encoding: base64\n" +
 		"Content-Disposition: attachment; filename=all.bin\n\n" + lines.String() + "--b-1--\nan epilogue\n"
+}
+
+// sentTo counts the samples that go to an address.
+func sentTo(address string, list []sample) int {
+	n := 0
+	for _, s := range list {
+		if slices.Contains(s.to, address) {
+			n++
+		}
+	}
+	return n
 }
 
 // hand gives the samples to a server, all in one connection.
@@ -135,7 +147,7 @@ func sameSamples(t *testing.T, list []sample, stored []string) {
 		}
 		seen[i]++
 		if !strings.HasSuffix(text, list[i].text) {
-			t.Errorf("sample %d was changed:\n%.3000q\nwas\n%.3000q", i, text, list[i].text)
+			t.Errorf("sample %d was changed: %s", i, difference(text, list[i].text))
 		}
 	}
 	for i, s := range list {
@@ -143,6 +155,17 @@ func sameSamples(t *testing.T, list []sample, stored []string) {
 			t.Errorf("sample %d arrived %d times, not %d", i, seen[i], len(s.to))
 		}
 	}
+}
+
+// difference shows where the end of a stored message begins to differ from what it should be.
+func difference(stored, want string) string {
+	_, body, _ := strings.Cut(stored, "\nFrom: ")
+	body = "From: " + body
+	same := 0
+	for same < min(len(body), len(want)) && body[same] == want[same] {
+		same++
+	}
+	return fmt.Sprintf("after %d octets it goes on with %.80q, not %.80q", same, body[same:], want[same:])
 }
 
 // content is what a mail program sees in a message: the decoded parts, one a line, told by Python's parser.

@@ -193,6 +193,20 @@ func (s *site) mailbox(name string, n int) []string {
 	return readMaildir(s.t, filepath.Join(s.dir, "mail", domain, local), n)
 }
 
+// firstTime fails the test when a message needed more than one attempt.
+func (s *site) firstTime() {
+	s.t.Helper()
+	b, err := os.ReadFile(filepath.Join(s.dir, "log"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, "msg=attempt") && (!strings.Contains(line, "class=delivered") || !strings.Contains(line, " attempt=1 ")) {
+			s.t.Errorf("an attempt has failed: %s", line)
+		}
+	}
+}
+
 // port returns the port of an address.
 func port(address string) string {
 	_, p, _ := net.SplitHostPort(address)
@@ -338,7 +352,7 @@ func daemon(t *testing.T, cmd *exec.Cmd, logPath string) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Pdeathsig, cmd.SysProcAttr.Setpgid = syscall.SIGTERM, true
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -353,7 +367,7 @@ func daemon(t *testing.T, cmd *exec.Cmd, logPath string) {
 		case <-ended:
 		case <-time.After(patience):
 			t.Errorf("%s did not stop", cmd.Path)
-			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			cmd.Process.Kill()
 			<-ended
 		}
 		showLog(t, logPath)
@@ -362,7 +376,7 @@ func daemon(t *testing.T, cmd *exec.Cmd, logPath string) {
 
 // showLog prints the end of a log of a test that has failed.
 func showLog(t *testing.T, path string) {
-	const most = 6000
+	const most = 4000
 	if b, err := os.ReadFile(path); err == nil && t.Failed() {
 		t.Logf("%s:\n%s", path, b[max(0, len(b)-most):])
 	}
