@@ -279,7 +279,7 @@ type tap struct {
 // openTap listens on a port of its own.
 func openTap(t testing.TB, to string) *tap {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := listenFree()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,6 +77,9 @@ func colored(w io.Writer) bool {
 	return ok && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))
 }
 
+// errNoUsers says that nothing in the configuration keeps accounts that we could change.
+var errNoUsers = errors.New("the configuration has no plugin with source = \"builtin:users\"; give -file")
+
 // usersPath returns the accounts file of the first plugin "builtin:users".
 func usersPath(cfg *config.Config) (string, error) {
 	for _, p := range cfg.Plugins {
@@ -89,5 +92,5 @@ func usersPath(cfg *config.Config) (string, error) {
 		}
 		return c.File, nil
 	}
-	return "", errors.New("the configuration has no plugin with source = \"builtin:users\"; give -file")
+	return "", errNoUsers
 }

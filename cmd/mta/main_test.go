@@ -61,7 +61,7 @@ func cmdPorts(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func freePort(ts *testscript.TestScript) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := listenFree()
 	ts.Check(err)
 	defer l.Close()
 	_, port, err := net.SplitHostPort(l.Addr().String())

@@ -56,13 +56,12 @@ func printPlugins(cmd *cobra.Command, list []admin.PluginStatus, asJSON bool) er
 		return nil
 	}
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	defer w.Flush()
 	fmt.Fprintln(w, "NAME\tSOURCE\tVERSION\tKINDS\tSTATE\tPID\tCALLS\tERRORS\tRESTARTS\tLAST PROBLEM")
 	for _, p := range list {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", p.Name, p.Source, p.Version, strings.Join(p.Kinds, " "),
 			p.State, p.PID, p.Calls, p.Errors, p.Restarts, firstLine(p.Problem))
 	}
-	return nil
+	return w.Flush()
 }
 
 func pluginInfo() *cobra.Command {
@@ -84,8 +83,7 @@ func pluginInfo() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			printDescription(cmd, p, d)
-			return nil
+			return printDescription(cmd, p, d)
 		},
 	}
 }
@@ -113,9 +111,8 @@ func namedPlugin(cmd *cobra.Command, name string) (*config.Plugin, error) {
 	return nil, fmt.Errorf("the configuration has no plugin %q; a file is named with a slash, such as ./%s", name, name)
 }
 
-func printDescription(cmd *cobra.Command, p *config.Plugin, d *plugin.Description) {
+func printDescription(cmd *cobra.Command, p *config.Plugin, d *plugin.Description) error {
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	defer w.Flush()
 	fmt.Fprintf(w, "%s %s\t%s\n", d.Name, d.Version, d.Doc)
 	fmt.Fprintf(w, "source\t%s\n", p.Source)
 	if p.SHA256 != "" {
@@ -126,6 +123,7 @@ func printDescription(cmd *cobra.Command, p *config.Plugin, d *plugin.Descriptio
 		fmt.Fprintln(w, "config\t")
 		printSchema(w, *d.Schema, "  ")
 	}
+	return w.Flush()
 }
 
 func printSchema(w *tabwriter.Writer, s schema.Schema, indent string) {

@@ -70,8 +70,8 @@ func fromFiles(ctx context.Context, dir string, sel admin.Selection, fn func(adm
 	if err != nil {
 		return err
 	}
-	defer q.Close()
-	return q.List(ctx, f, func(r *queue.Record) error { return fn(admin.MessageOf(r)) })
+	err = q.List(ctx, f, func(r *queue.Record) error { return fn(admin.MessageOf(r)) })
+	return errors.Join(err, q.Close())
 }
 
 func queueList() *cobra.Command {
@@ -107,10 +107,9 @@ func printList(cmd *cobra.Command, sel admin.Selection) error {
 		printMessage(w, m)
 		return nil
 	})
-	if err != nil {
+	if err := errors.Join(err, w.Flush()); err != nil {
 		return err
 	}
-	w.Flush()
 	if n == 0 {
 		if sel.Empty() {
 			fmt.Fprintln(cmd.OutOrStdout(), "The queue is empty.")

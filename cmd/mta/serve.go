@@ -104,16 +104,16 @@ func serve(cmd *cobra.Command, log *slog.Logger) error {
 			return cfg, nil
 		},
 	})
-	if err := e.Start(ctx); err != nil {
+	made, err := firstAccounts(cfg)
+	if err != nil {
 		return err
 	}
-	// Only now: passwords that were printed by a server that did not start would be lost.
-	made, err := firstAccounts(cfg)
-	if err == nil {
-		greet(cmd.OutOrStdout(), l.Path, cfg, made)
-		go reloadOnHangup(ctx, e, log)
-		err = e.Wait(ctx)
+	if err := e.Start(ctx); err != nil {
+		return errors.Join(err, forgetAccounts(cfg, made))
 	}
+	greet(cmd.OutOrStdout(), l.Path, cfg, made)
+	go reloadOnHangup(ctx, e, log)
+	err = e.Wait(ctx)
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
 	e.Close(stopping)
@@ -142,9 +142,15 @@ type account struct{ name, password string }
 // firstAccounts makes two accounts with passwords of their own when there is no accounts file yet and nothing listens
 // beyond this machine, so that a fresh clone can be tried at once.
 func firstAccounts(cfg *config.Config) ([]account, error) {
-	path, err := usersPath(cfg)
-	if err != nil || len(cfg.Domains) == 0 || !loopbackOnly(cfg) {
+	if len(cfg.Domains) == 0 || !loopbackOnly(cfg) {
 		return nil, nil
+	}
+	path, err := usersPath(cfg)
+	if errors.Is(err, errNoUsers) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -166,6 +172,18 @@ func firstAccounts(cfg *config.Config) ([]account, error) {
 		made = append(made, a)
 	}
 	return made, nil
+}
+
+// forgetAccounts takes back what firstAccounts has made: nobody was told the passwords.
+func forgetAccounts(cfg *config.Config, made []account) error {
+	if len(made) == 0 {
+		return nil
+	}
+	path, err := usersPath(cfg)
+	if err != nil {
+		return err
+	}
+	return os.Remove(path)
 }
 
 func loopbackOnly(cfg *config.Config) bool {

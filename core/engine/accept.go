@@ -45,11 +45,8 @@ func (e *Engine) accept(ctx context.Context, a *smtpd.Accepted) (string, error) 
 	})
 	content := a.Content
 	if a.Spooled() {
+		content = nil // the first attempt reads it from the queue
 		a.Release()
-		if _, content, err = e.queue.Load(rec.ID); err != nil { // the first attempt reads it from the queue
-			e.storageFailed(err) // the message is on disk, and the next start finds it
-			return a.ID, nil
-		}
 	}
 	e.schedule.Offer(rec, content)
 	return a.ID, nil

@@ -140,9 +140,7 @@ func (e *Engine) Content(id queue.ID) (*queue.Record, mail.Content, error) { ret
 
 // Act implements admin.Server.
 func (e *Engine) Act(_ context.Context, verb admin.Verb, ids []queue.ID, reason string) (int, error) {
-	if reason = strings.TrimSpace(reason); reason == "" {
-		reason = "by an operator"
-	}
+	reason = strings.TrimSpace(reason)
 	switch verb {
 	case admin.Retry:
 		return e.schedule.Retry(ids)
@@ -151,7 +149,7 @@ func (e *Engine) Act(_ context.Context, verb admin.Verb, ids []queue.ID, reason 
 	case admin.Release:
 		return e.schedule.Release(ids)
 	case admin.Bounce:
-		return e.schedule.Bounce(ids)
+		return e.schedule.Bounce(ids, reason)
 	case admin.Delete:
 		return e.schedule.Delete(ids)
 	}

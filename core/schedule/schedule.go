@@ -177,7 +177,7 @@ func (s *Schedule) remember(rec *queue.Record) {
 }
 
 // Offer takes a message that was just added to the queue. Its first attempt uses the content given, as long as the budget
-// of memory allows, and then reads nothing from the disk. It never blocks; after Stop it does nothing, since the message
+// of memory allows, and then reads nothing from the disk; without a content it reads it. It never blocks; after Stop it does nothing, since the message
 // is in the queue.
 func (s *Schedule) Offer(rec *queue.Record, content mail.Content) {
 	if rec.Held != "" || rec.Next.After(time.Now()) {
@@ -196,10 +196,10 @@ func (s *Schedule) Offer(rec *queue.Record, content mail.Content) {
 	}
 	l.entry = at
 	e := s.table.at(at)
-	e.kib = kib(content)
+	e.kib = kib(rec.Size)
 	s.lag += int64(e.kib)
 	s.settleIn(at, l.home)
-	if s.memory+l.bytes > s.settings.Load().limits.Memory {
+	if content == nil || s.memory+l.bytes > s.settings.Load().limits.Memory {
 		s.ready(at) // the disk has it, and will be read
 		return
 	}
@@ -209,12 +209,7 @@ func (s *Schedule) Offer(rec *queue.Record, content mail.Content) {
 }
 
 // kib returns the size of a message in KiB, at least 1.
-func kib(content mail.Content) uint32 {
-	if content == nil {
-		return 1
-	}
-	return uint32(min(content.Size()>>10+1, 1<<31))
-}
+func kib(size int64) uint32 { return uint32(min(size>>10+1, 1<<31)) }
 
 // Pressure says how far output lags behind input: the size of the new messages whose first attempt has not ended, as a
 // share of the memory budget. Up to 1 they are in memory; above, first attempts must read the disk, and a server that

@@ -39,6 +39,20 @@ func TestFirstAttemptReadsNothing(t *testing.T) {
 	})
 }
 
+// TestOfferWithoutContent: what was too large to be kept in memory is read for its first attempt, which is not a second one.
+func TestOfferWithoutContent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		rec := w.queue.add(message("bob@example.net"))
+		w.Offer(rec, nil)
+		synctest.Wait()
+		made := w.net.made()
+		if len(made) != 1 || made[0].job.Content == nil || made[0].job.Attempt != 1 || w.queue.loads != 1 || w.queue.size() != 0 {
+			t.Fatalf("%d attempts, %d loads, %d left: %+v", len(made), w.queue.loads, w.queue.size(), made)
+		}
+	})
+}
+
 func TestFiveDays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { fiveDays(t, nil) })
 }

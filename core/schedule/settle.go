@@ -3,6 +3,7 @@ package schedule
 import (
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/pabal-mta/mta/core/bounce"
@@ -123,7 +124,7 @@ func (s *Schedule) conclude(l *lease, t *tally) {
 	rec, policy := l.rec, &s.settings.Load().retry
 	if t.final {
 		if t.op.kind == doBounce {
-			s.giveUp(rec, t, removed, queue.Failed)
+			s.giveUp(rec, t, removed(t.op.reason), queue.Failed)
 		}
 		if l.tried && s.ctx.Err() == nil && policy.Expired(rec.Received, t.now) {
 			s.giveUp(rec, t, expired, queue.Expired)
@@ -164,10 +165,17 @@ func (s *Schedule) reschedule(l *lease, t *tally) {
 	}
 }
 
-var (
-	removed = mail.NewReply(554, "5.0.0", "removed from the queue by the operator")
-	expired = mail.NewReply(450, "4.4.7", "delivery time expired")
-)
+var expired = mail.NewReply(450, "4.4.7", "delivery time expired")
+
+// removed is the reply for what an operator has failed; a reason that may not stand in a reply is left out.
+func removed(reason string) mail.Reply {
+	r := mail.NewReply(554, "5.0.0", "removed from the queue by the operator")
+	plain := r
+	if r.Text += ": " + reason; reason == "" || strings.Contains(reason, "\n") || r.Check() != nil {
+		return plain
+	}
+	return r
+}
 
 // giveUp ends what is still pending. What was said last stays the reason that is told, where anything was said.
 func (s *Schedule) giveUp(rec *queue.Record, t *tally, why mail.Reply, state queue.RecipientState) {

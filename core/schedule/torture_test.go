@@ -99,7 +99,7 @@ func heavyHand(t *testing.T, w *world, ids []queue.ID, what int) {
 	case 3:
 		_, err = w.Delete(ids)
 	default:
-		_, err = w.Bounce(ids)
+		_, err = w.Bounce(ids, "")
 	}
 	if err != nil && err != errReport {
 		t.Error(err)

@@ -51,10 +51,10 @@ func (s *Schedule) Delete(ids []queue.ID) (n int, err error) {
 	return s.operate(ids, operation{kind: doDelete})
 }
 
-// Bounce fails messages now, with a report to their senders, and returns how many. One that is being attempted fails for
+// Bounce fails messages now, with a report to their senders that gives the reason, and returns how many. One that is being attempted fails for
 // those recipients that the attempt has not reached.
-func (s *Schedule) Bounce(ids []queue.ID) (n int, err error) {
-	return s.operate(ids, operation{kind: doBounce})
+func (s *Schedule) Bounce(ids []queue.ID, reason string) (n int, err error) {
+	return s.operate(ids, operation{doBounce, reason})
 }
 
 // operateAtOnce bounds the messages of one verb that wait for the queue.

@@ -52,7 +52,7 @@ func TestVerbsOnWaiting(t *testing.T) {
 		if n := len(w.net.made()); n != before+1 {
 			t.Fatalf("%d attempts after a retry", n-before)
 		}
-		did(t, 1)(w.Bounce(ids))
+		did(t, 1)(w.Bounce(ids, ""))
 		synctest.Wait()
 		reports := w.reports("ann@example.org")
 		if text := read(t, reports[len(reports)-1].Content); !strings.Contains(text, "removed from the queue by the operator") || !strings.Contains(text, "Status: 5.0.0") {
@@ -75,7 +75,7 @@ func TestVerbsOnHeld(t *testing.T) {
 		m.Held = "quarantine"
 		a, b := w.accept(m), w.accept(m)
 		did(t, 1)(w.Delete([]queue.ID{a}))
-		did(t, 1)(w.Bounce([]queue.ID{b}))
+		did(t, 1)(w.Bounce([]queue.ID{b}, ""))
 		synctest.Wait()
 		if len(w.reports("ann@example.org")) != 1 || len(w.net.made()) != 1 || w.queue.size() != 0 || w.seen(event.MessageDeleted) != 1 {
 			t.Errorf("%d attempts, %d left", len(w.net.made()), w.queue.size())
@@ -99,9 +99,9 @@ func TestVerbsDuringLease(t *testing.T) {
 			func(_ *world, r *queue.Record) bool { return r == nil }},
 		{"delete", func(w *world, ids []queue.ID) (int, error) { return w.Delete(ids) }, later,
 			func(w *world, r *queue.Record) bool { return r == nil && w.seen(event.Bounced) == 0 }},
-		{"bounce", func(w *world, ids []queue.ID) (int, error) { return w.Bounce(ids) }, later,
+		{"bounce", func(w *world, ids []queue.ID) (int, error) { return w.Bounce(ids, "") }, later,
 			func(w *world, r *queue.Record) bool { return r == nil && len(w.reports("ann@example.org")) == 1 }},
-		{"bounce, but delivered", func(w *world, ids []queue.ID) (int, error) { return w.Bounce(ids) }, delivered,
+		{"bounce, but delivered", func(w *world, ids []queue.ID) (int, error) { return w.Bounce(ids, "") }, delivered,
 			func(w *world, r *queue.Record) bool { return r == nil && w.seen(event.Bounced) == 0 }},
 		{"retry", func(w *world, ids []queue.ID) (int, error) { return w.Retry(ids) }, later,
 			func(w *world, r *queue.Record) bool { return r.Attempts == 2 && len(w.net.made()) == 2 }},
@@ -142,7 +142,7 @@ func TestVerbsWhileReady(t *testing.T) {
 			time.Sleep(time.Second)
 			did(t, 1)(w.Hold([]queue.ID{hold}, "wait"))
 			did(t, 1)(w.Delete([]queue.ID{del}))
-			did(t, 1)(w.Bounce([]queue.ID{fail}))
+			did(t, 1)(w.Bounce([]queue.ID{fail}, ""))
 			time.Sleep(time.Hour)
 			synctest.Wait()
 			if r := w.queue.get(hold); r == nil || r.Held != "wait" || w.queue.size() != 1 {
@@ -210,7 +210,7 @@ func TestBounceWhenReportFails(t *testing.T) {
 		w.net.answer = byDomain(map[string]deliver.Outcome{"example.net": later})
 		id := w.accept(message("bob@example.net"))
 		synctest.Wait()
-		if n, err := w.Bounce([]queue.ID{id}); n != 0 || err != errReport {
+		if n, err := w.Bounce([]queue.ID{id}, ""); n != 0 || err != errReport {
 			t.Errorf("%d, %v", n, err)
 		}
 		if r := w.queue.get(id); r == nil || r.Recipients[0].State != queue.Pending || w.Stats(1).Waiting != 1 {

@@ -157,6 +157,8 @@ func (e *edge) edit(code int, last bool, line []byte) {
 		e.out = append(e.out, "250 2.1.0 sender ok\r\n"...)
 	case code == 250 && e.verb == "RCPT":
 		e.out = append(e.out, "250 2.1.5 recipient ok\r\n"...)
+	case code == 235 && e.verb == "AUTH":
+		e.out = append(e.out, "235 2.7.0 logged in\r\n"...) // RFC 4954, 4
 	case code == 500 && (e.verb == "MAIL" || e.verb == "RCPT"):
 		// RFC 5321, 4.1.1.11
 		e.out = append(e.out, "555 5.5.4 parameter not recognized\r\n"...)

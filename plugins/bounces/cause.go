@@ -22,8 +22,17 @@ const (
 	causePolicy
 	causeProof // SPF, DKIM, DMARC
 	causeSecure
-	causes // how many there are
+	causeOperator // our own operator gave it up
+	causes        // how many there are
 )
+
+// causeFor says what happened to a recipient. A final word of ours that names no cause is our operator's.
+func causeFor(f mail.FailedRecipient) cause {
+	if f.Host == "" && f.Reply.Enhanced == (mail.EnhancedCode{5, 0, 0}) {
+		return causeOperator
+	}
+	return causeOf(f.Reply)
+}
 
 // causeOf reads a reply: by its enhanced code (RFC 3463), without one by what the basic code alone tells (RFC 5321, 4.2.2).
 func causeOf(r mail.Reply) cause {

@@ -78,7 +78,7 @@ func (r *report) recipient(p *paragraphs, f mail.FailedRecipient) {
 	if r.Kind == mail.FailureDelivered {
 		return
 	}
-	w := l.cause[causeOf(f.Reply)]
+	w := l.cause[causeFor(f)]
 	p.line("    ", w.what)
 	if r.Kind == mail.FailurePermanent {
 		p.line("    ", w.todo)

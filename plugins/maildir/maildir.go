@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -158,7 +159,8 @@ func (m *Maildir) deliver(ctx context.Context, d *mail.Delivery, to mail.Address
 			return err
 		}
 	}
-	if err := f.deliver(ctx, name, m.tries.Add(1), deliveredTo(to), d.Content); err != nil {
+	head, rest := underReturnPath(d.From, to, d.Content)
+	if err := f.deliver(ctx, name, m.tries.Add(1), head, rest); err != nil {
 		return err
 	}
 	m.stored.add(key, d.Time)
@@ -166,8 +168,18 @@ func (m *Maildir) deliver(ctx context.Context, d *mail.Delivery, to mail.Address
 }
 
 // deliveredTo returns the line that names the recipient (RFC 9228): the one thing that the copies of a message differ in.
-// The Return-Path is in the content already; the server has put it there.
 func deliveredTo(to mail.Address) string { return "Delivered-To: " + to.String() + "\r\n" }
+
+// underReturnPath returns what is to be written for a recipient: the Return-Path that the server has put on top stays
+// there (RFC 5321, 4.4), and our line comes below it.
+func underReturnPath(from, to mail.Address, c mail.Content) (head string, rest mail.Content) {
+	head = "Return-Path: <" + from.String() + ">\r\n"
+	top := make([]byte, len(head))
+	if n, _ := c.ReadAt(top, 0); string(top[:n]) != head { // a store that is asked by another server
+		return deliveredTo(to), c
+	}
+	return head + deliveredTo(to), io.NewSectionReader(c, int64(len(head)), c.Size()-int64(len(head)))
+}
 
 // exists says whether an account has a folder; it is asked where there is no file of accounts.
 func (m *Maildir) exists(a mail.Address) (bool, error) {

@@ -129,6 +129,17 @@ func TestStore(t *testing.T) {
 	}
 }
 
+// TestReturnPathStaysOnTop: the server puts it there, and the line of the store comes below it.
+func TestReturnPathStaysOnTop(t *testing.T) {
+	m := newStore(t, nil)
+	d := delivery("Return-Path: <eve@example.org>\r\nSubject: hi\r\n\r\nhello\r\n", "ann@example.com")
+	codes(t, m, d)
+	want := "Return-Path: <eve@example.org>\nDelivered-To: ann@example.com\nSubject: hi\n\nhello\n"
+	if got := files(t, m, "ann@example.com", "new"); !slices.Equal(got, []string{want}) {
+		t.Errorf("ann has %q", got)
+	}
+}
+
 func TestNullSender(t *testing.T) {
 	m := newStore(t, nil)
 	d := delivery("", "ann@example.com")
