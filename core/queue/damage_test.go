@@ -225,6 +225,9 @@ func logFiles(t *testing.T, dir string) []string {
 }
 
 func TestCleanGivesSpaceBackAndKeepsTheLiving(t *testing.T) {
+	if raceDetector {
+		t.Skip("the clean-up is off under the race detector: see race_on.go")
+	}
 	t.Parallel()
 	dir := t.TempDir()
 	q := openQueue(t, dir)
@@ -251,6 +254,9 @@ func TestCleanGivesSpaceBackAndKeepsTheLiving(t *testing.T) {
 // TestCleanLeavesDamagedFilesAlone holds what Badger by itself gets wrong: it rewrites the part before the damage and
 // deletes the file with all that is behind.
 func TestCleanLeavesDamagedFilesAlone(t *testing.T) {
+	if raceDetector {
+		t.Skip("the clean-up is off under the race detector: see race_on.go")
+	}
 	t.Parallel()
 	dir := t.TempDir()
 	q := openQueue(t, dir)

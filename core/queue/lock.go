@@ -69,6 +69,7 @@ func (l *dirLock) inUse() error {
 // release gives the lock up. A nil lock is none.
 func (l *dirLock) release() {
 	if l != nil {
+		unlock(l.f) // a process that is being forked may hold the descriptor a little longer than we do
 		l.f.Close()
 	}
 }

@@ -20,3 +20,6 @@ func flock(f *os.File, shared bool) (bool, error) {
 	}
 	return err == nil, err
 }
+
+// unlock gives the lock up for all who share the descriptor.
+func unlock(f *os.File) { _ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }

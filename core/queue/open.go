@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -128,7 +129,9 @@ func open(dir string, o Options, disk *guard) (q *Queue, err error) {
 	logger.attach(dir, q.fail)
 	go q.commitAll()
 	if !o.InMemory {
-		q.cleaner.start()
+		if !raceDetector {
+			q.cleaner.start()
+		}
 	}
 	return q, nil
 }
@@ -199,8 +202,20 @@ func openBadger(o badger.Options) (db *badger.DB, err error) {
 			err = fmt.Errorf("%w: %v", ErrDamaged, r)
 		}
 	}()
-	return badger.Open(o)
+	for range forksInFlight {
+		db, err = badger.Open(o)
+		if err == nil || !strings.Contains(err.Error(), "acquire directory lock") {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return db, err
 }
+
+// forksInFlight is how often the store is tried to be opened while Badger's lock is taken. Our own lock is held, so it can
+// only be by a process that was just forked from this one and has not closed its descriptors yet, or by an mta that knew
+// no lock of its own.
+const forksInFlight = 50
 
 // prepare makes the directory and checks that the queue can live in it.
 func prepare(dir string) (string, error) {
