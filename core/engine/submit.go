@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -124,11 +125,15 @@ func (g *generation) expand(ctx context.Context, env mail.Envelope) (mail.Envelo
 			return out, &replyTooMany
 		}
 		if len(aliases) == 0 {
-			out.To = append(out.To, r)
+			aliases = []mail.Address{r.Address}
+		} else if r.Original == "" && r.Address.IsASCII() {
+			r.Original = "rfc822;" + r.Address.String()
 		}
 		for _, a := range aliases {
 			r.Address = a
-			out.To = append(out.To, r)
+			if !slices.ContainsFunc(out.To, func(o mail.Recipient) bool { return o.Address == a }) {
+				out.To = append(out.To, r)
+			}
 		}
 	}
 	return out, nil
