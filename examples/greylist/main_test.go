@@ -121,7 +121,7 @@ func TestLongAddresses(t *testing.T) {
 // TestStoreFails leaves it to on_error what happens to mail.
 func TestStoreFails(t *testing.T) {
 	p := plugintest.New(t, sdk.Of(plugin()), nil)
-	p.Host.Fail = errors.New("the disk is gone")
+	p.Host.Fail(errors.New("the disk is gone"))
 	_, err := p.Rcpt(t.Context(), peer("192.0.2.1", ""), mail.Recipient{Address: mail.MustParseAddress("ann@here.example")})
 	if err == nil || !strings.Contains(err.Error(), "the disk is gone") {
 		t.Error(err)

@@ -17,15 +17,15 @@ import (
 )
 
 // Host is the server that a plugin under test talks to. Its zero value is ready: it stores, takes every message, knows no
-// accounts and no names. The plugin reaches it over the wire, with the server's own checks of every limit. Times to live
+// accounts and no names; its fields are set while the plugin asks nothing. The plugin reaches it over the wire, with the server's own checks of every limit. Times to live
 // are those of the clock, so that within testing/synctest they pass at once.
 type Host struct {
 	Accounts map[string]string  // passwords by account; nil: the plugin's block names no authenticator
 	Zone     map[string]Records // what the DNS says of a name
 	Refuse   error              // the answer to Submit, such as a *mail.Reply; nil takes the message
-	Fail     error              // the answer to everything, as if the server were in trouble
 
 	mu        sync.Mutex
+	fail      error
 	values    map[string]value
 	submitted []*mail.Message
 	metrics   map[string]float64
@@ -47,6 +47,20 @@ var (
 	_ calls.Services = (*Host)(nil)
 	_ sdk.KV         = (*Host)(nil)
 )
+
+// Fail makes everything fail from now on, as if the server were in trouble, until it is called with nil.
+func (h *Host) Fail(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fail = err
+}
+
+// failure returns what everything fails with.
+func (h *Host) failure() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.fail
+}
 
 // Submitted returns the messages that the plugin has submitted, in their order.
 func (h *Host) Submitted() []*mail.Message {
@@ -103,35 +117,35 @@ func (h *Host) Get(_ context.Context, key string) ([]byte, bool, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	v := h.get(key)
-	return slices.Clone(v), v != nil, h.Fail
+	return slices.Clone(v), v != nil, h.fail
 }
 
 // Set is part of sdk.KV.
 func (h *Host) Set(_ context.Context, key string, data []byte, ttl time.Duration) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.Fail == nil {
+	if h.fail == nil {
 		h.set(key, append([]byte{}, data...), ttl)
 	}
-	return h.Fail
+	return h.fail
 }
 
 // Delete is part of sdk.KV.
 func (h *Host) Delete(_ context.Context, key string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.Fail == nil {
+	if h.fail == nil {
 		h.set(key, nil, 0)
 	}
-	return h.Fail
+	return h.fail
 }
 
 // Incr is part of sdk.KV.
 func (h *Host) Incr(_ context.Context, key string, by int64, ttl time.Duration) (int64, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.Fail != nil {
-		return 0, h.Fail
+	if h.fail != nil {
+		return 0, h.fail
 	}
 	old := h.get(key)
 	if old == nil {
@@ -152,8 +166,8 @@ func (h *Host) Incr(_ context.Context, key string, by int64, ttl time.Duration) 
 func (h *Host) CompareAndSet(_ context.Context, key string, old, new []byte, ttl time.Duration) (bool, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if now := h.get(key); h.Fail != nil || (now == nil) != (old == nil) || string(now) != string(old) {
-		return false, h.Fail
+	if now := h.get(key); h.fail != nil || (now == nil) != (old == nil) || string(now) != string(old) {
+		return false, h.fail
 	}
 	h.set(key, new, ttl)
 	return true, nil
@@ -163,8 +177,8 @@ func (h *Host) CompareAndSet(_ context.Context, key string, old, new []byte, ttl
 func (h *Host) Submit(_ context.Context, m *mail.Message) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.Fail != nil {
-		return "", h.Fail
+	if h.fail != nil {
+		return "", h.fail
 	}
 	if h.Refuse != nil {
 		return "", h.Refuse
@@ -176,9 +190,9 @@ func (h *Host) Submit(_ context.Context, m *mail.Message) (string, error) {
 // Authenticate looks into Accounts.
 func (h *Host) Authenticate(_ context.Context, l mail.Login) (mail.Identity, error) {
 	password, known := h.Accounts[l.User]
-	switch {
-	case h.Fail != nil:
-		return mail.Identity{}, h.Fail
+	switch err := h.failure(); {
+	case err != nil:
+		return mail.Identity{}, err
 	case h.Accounts == nil:
 		return mail.Identity{}, fmt.Errorf("%w: the plugin's block has no auth = plugin.NAME", calls.ErrNotProvided)
 	case !known || password != l.Password:
@@ -203,18 +217,19 @@ func (h *Host) TXT(_ context.Context, name string) ([]string, error) {
 }
 
 func found[T any](h *Host, list []T) ([]T, error) {
-	if h.Fail == nil && len(list) == 0 {
+	err := h.failure()
+	if err == nil && len(list) == 0 {
 		return nil, calls.ErrNotFound
 	}
-	return list, h.Fail
+	return list, err
 }
 
 // Report keeps the figures for Metric.
 func (h *Host) Report(_ context.Context, samples []calls.Sample) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.Fail != nil {
-		return h.Fail
+	if h.fail != nil {
+		return h.fail
 	}
 	if h.metrics == nil {
 		h.metrics = map[string]float64{}

@@ -100,7 +100,7 @@ func TestKV(t *testing.T) {
 	if slices.Contains(fake.Keys(), "cas") || !slices.Contains(fake.Keys(), "word") {
 		t.Error(fake.Keys())
 	}
-	fake.Fail = errors.New("the disk is\r\ngone")
+	fake.Fail(errors.New("the disk is\r\ngone"))
 	if _, _, err := kv.Get(ctx, "word"); err == nil || strings.ContainsAny(err.Error(), "\r\n") {
 		t.Error(err)
 	}
@@ -182,10 +182,10 @@ func TestMetrics(t *testing.T) {
 		if fake.Metric("seen_total") != 5 || fake.Metric("open") != 4 || fake.Metric("Bad name") != 0 {
 			t.Error(fake.Metric("seen_total"), fake.Metric("open"))
 		}
-		fake.Fail = errors.New("away")
+		fake.Fail(errors.New("away"))
 		m.Count("seen_total", 1)
 		time.Sleep(2 * time.Second)
-		fake.Fail = nil
+		fake.Fail(nil)
 		time.Sleep(2 * time.Second)
 		if fake.Metric("seen_total") != 6 {
 			t.Error("what could not be reported was lost:", fake.Metric("seen_total"))
