@@ -9,11 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/pabal-mta/mta/core/admin"
 	"github.com/pabal-mta/mta/sdk"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
@@ -80,6 +82,21 @@ func (b *bee) Observe(ctx context.Context, events []mail.Event) error {
 	return nil
 }
 
+// glass is a store that breaks when it is given a message for eve.
+type glass struct{}
+
+func beGlass() {
+	sdk.Serve(sdk.Plugin[struct{}]{Name: "glass", Version: "1", Doc: "breaks", Kinds: glass{},
+		New: func(context.Context, struct{}, sdk.Host) (any, error) { return glass{}, nil }})
+}
+
+func (glass) Store(_ context.Context, d *mail.Delivery) ([]mail.Reply, error) {
+	if d.To[0].Address.Local() == "eve" {
+		os.Exit(9)
+	}
+	return slices.Repeat([]mail.Reply{mail.NewReply(250, "2.0.0", "stored")}, len(d.To)), nil
+}
+
 // build NAME: builds the program of examples/NAME here.
 func cmdBuild(ts *testscript.TestScript, neg bool, args []string) {
 	out, err := exec.Command("go", "build", "-o", ts.MkAbs(args[0]), "../../examples/"+args[0]).CombinedOutput()
@@ -125,4 +142,17 @@ func cmdMails(ts *testscript.TestScript, neg bool, args []string) {
 		all.WriteString(ts.ReadFile(file))
 	}
 	fmt.Fprint(ts.Stdout(), all.String())
+}
+
+// held N: waits until N messages are held and no other is in the queue.
+func cmdHeld(ts *testscript.TestScript, neg bool, args []string) {
+	c := admin.NewClient(ts.MkAbs("var/admin.sock"))
+	var q admin.QueueStatus
+	if !poll(func() bool {
+		s, err := c.Status(context.Background())
+		q = s.Queue
+		return err == nil && fmt.Sprint(q.Held) == args[0] && q.Waiting == 0 && q.Active == 0
+	}) {
+		ts.Fatalf("the queue: %+v", q)
+	}
 }

@@ -20,8 +20,12 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "plugin" && os.Args[2] == "serve" {
 		main()
 	}
-	if os.Getenv("MTA_TEST_PLUGIN") == "bee" {
+	switch os.Getenv("MTA_TEST_PLUGIN") {
+	case "bee":
 		beBee()
+		return
+	case "glass":
+		beGlass()
 		return
 	}
 	if os.Getenv("MTA_TEST_PROGRAM") == "1" {
@@ -41,7 +45,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ports": cmdPorts, "expand": cmdExpand, "up": cmdUp, "smtp": cmdSMTP, "await": cmdAwait,
-			"build": cmdBuild, "page": cmdPage, "tell": cmdTell, "mails": cmdMails,
+			"build": cmdBuild, "page": cmdPage, "tell": cmdTell, "mails": cmdMails, "held": cmdHeld,
 		},
 	})
 }

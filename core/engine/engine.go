@@ -59,6 +59,7 @@ type Engine struct {
 	kv       *kv.Store
 	intake   intake
 	buckets  buckets
+	suspects suspects
 	observed *observers
 	memory   *smtpd.Budget
 	metrics  *admin.Metrics

@@ -11,7 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pabal-mta/mta/core/deliver"
 	"github.com/pabal-mta/mta/core/event"
+	"github.com/pabal-mta/mta/core/plugin"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
 
@@ -177,4 +179,33 @@ func TestObserverLastWords(t *testing.T) {
 			t.Errorf("%d of 1000 heard", p.count())
 		}
 	})
+}
+
+// TestSuspects holds a message in which the same plugin died twice in a row, and no other.
+func TestSuspects(t *testing.T) {
+	var s suspects
+	died := func(name string) []deliver.Outcome {
+		err := error(&plugin.Error{Plugin: name, Err: fmt.Errorf("%w (EOF)", plugin.ErrLost)})
+		return []deliver.Outcome{{Class: deliver.TempFail}, {Class: deliver.TempFail, Err: fmt.Errorf("store: %w", err)}}
+	}
+	down := []deliver.Outcome{{Class: deliver.TempFail, Err: &plugin.Error{Plugin: "store", Err: plugin.ErrDown}}}
+	for i, c := range []struct {
+		id       string
+		outcomes []deliver.Outcome
+		held     bool
+	}{
+		{"a", died("store"), false}, {"b", died("store"), false}, {"b", down, false}, {"b", died("store"), false},
+		{"a", died("mime"), false}, {"a", died("store"), false}, {"a", died("store"), true}, {"a", died("store"), false},
+		{"b", died("store"), true},
+	} {
+		if reason := s.note(c.id, c.outcomes); (reason != "") != c.held || c.held && !strings.Contains(reason, `"store"`) {
+			t.Errorf("step %d: %q", i, reason)
+		}
+	}
+	for i := range 2 * maxSuspects {
+		s.note(fmt.Sprint(i), died("store"))
+	}
+	if len(s.seen) > maxSuspects {
+		t.Errorf("%d are remembered", len(s.seen))
+	}
 }

@@ -52,7 +52,20 @@ type attempter struct{ e *Engine }
 func (a attempter) Attempt(ctx context.Context, job *deliver.Job) []deliver.Outcome {
 	g := a.e.use()
 	defer g.done()
-	return g.deliverer.Attempt(ctx, job)
+	outcomes := g.deliverer.Attempt(ctx, job)
+	if reason := a.e.suspects.note(job.ID, outcomes); reason != "" && ctx.Err() == nil {
+		a.e.hold(job.ID, reason)
+	}
+	return outcomes
+}
+
+// hold holds a message whose attempt is just ending.
+func (e *Engine) hold(name, reason string) {
+	id, err := queue.ParseID(name)
+	if err == nil {
+		_, err = e.schedule.Hold([]queue.ID{id}, reason)
+	}
+	e.warnOn(err, "a message could not be held: "+reason)
 }
 
 // Status implements admin.Server.
