@@ -17,8 +17,9 @@ import (
 )
 
 // Host is the server that a plugin under test talks to. Its zero value is ready: it stores, takes every message, knows no
-// accounts and no names; its fields are set while the plugin asks nothing. The plugin reaches it over the wire, with the server's own checks of every limit. Times to live
-// are those of the clock, so that within testing/synctest they pass at once.
+// accounts and no names; its fields are set while the plugin asks nothing. The plugin reaches it over the wire, with the
+// server's own checks of every limit. Times to live are those of the clock, so that within testing/synctest they pass at
+// once.
 type Host struct {
 	Accounts map[string]string  // passwords by account; nil: the plugin's block names no authenticator
 	Zone     map[string]Records // what the DNS says of a name
