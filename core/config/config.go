@@ -37,7 +37,7 @@ type Config struct {
 	Plugins    []*Plugin      `hcl:"plugin,block" doc:"a program that decides, stores, converts or notifies, in its own process"`
 	Pipelines  []*Pipeline    `hcl:"pipeline,block" doc:"which plugins are asked about incoming mail, in the order written"`
 	Routes     []*Route       `hcl:"route,block" doc:"where mail goes; the first route that matches a recipient takes it"`
-	Observe    []string       `hcl:"observe" ref:"plugin" wants:"observer" doc:"who is told of everything that happens; nothing waits for it, and while it is down the last events are kept for it"`
+	Observe    []string       `hcl:"observe" ref:"plugin" wants:"observer" doc:"who is told of everything that happens; nothing waits for it; while it is down 10,000 events are kept for it in memory, and further ones are lost and counted"`
 	Queue      Queue          `hcl:"queue,block" doc:"how long mail waits, and how hard we try"`
 	Bounce     Bounce         `hcl:"bounce,block" doc:"who hears of mail that could not be delivered"`
 	Admin      Admin          `hcl:"admin,block" doc:"how the commands and the console reach the server"`

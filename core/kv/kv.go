@@ -1,8 +1,8 @@
 // Package kv keeps small values for plugins: durable, each plugin's own, with a time to live.
 //
 // It is a Badger store of its own beside the queue's, opened by the first call, so that who uses no such plugin pays
-// nothing. A change that returned nil is on stable storage. It refuses what exceeds a plugin's share, and every change
-// while the disk is nearly full. When the store can't be opened or written, the call fails and mail goes on: what the
+// nothing. A change that returned nil is on stable storage; changes that wait together share one sync. It refuses what
+// exceeds a plugin's share, and every change while the disk is nearly full. When the store can't be opened or written, the call fails and mail goes on: what the
 // plugin's step does then is for its on_error to say. What Close leaves behind is the directory.
 package kv
 
@@ -36,6 +36,9 @@ const DefaultQuota = 128 << 20
 // tryAgain is how long a store that could not be opened is left alone.
 const tryAgain = 10 * time.Second
 
+// patience is how long Close waits for changes under way, and for Badger.
+const patience = 5 * time.Second
+
 // stripes is how many changes may be under way at once; two of the same key never are.
 const stripes = 64
 
@@ -53,6 +56,7 @@ type Store struct {
 	seed  maphash.Seed
 	locks [stripes]sync.Mutex
 	share *shares
+	group group
 
 	mu     sync.RWMutex // held for reading while db is used
 	db     *badger.DB   // nil until the first call
@@ -75,8 +79,19 @@ func New(o Options) *Store {
 	return &Store{o: o, seed: maphash.MakeSeed(), share: newShares(o.Quota)}
 }
 
-// Close closes the store. Calls after it return ErrClosed.
+// Close closes the store. Calls after it return ErrClosed. A disk that does not answer is not waited for.
 func (s *Store) Close() error {
+	closed := make(chan error, 1)
+	go func() { closed <- s.close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(patience):
+		return errors.New("the disk does not answer")
+	}
+}
+
+func (s *Store) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
@@ -235,24 +250,23 @@ func (s *Store) change(ctx context.Context, plugin, key string, f func(now *entr
 		lock := &s.locks[maphash.Bytes(s.seed, k)%stripes]
 		lock.Lock()
 		defer lock.Unlock()
-		return db.Update(func(txn *badger.Txn) error {
-			now, err := read(txn, k)
-			if err != nil {
-				return err
-			}
-			next, err := f(now)
-			if err != nil || next == keep {
-				return err
-			}
-			if next == nil {
-				if now == nil {
-					return nil
-				}
-				s.share.add(plugin, -size(k, now))
-				return txn.Delete(k)
-			}
-			return s.put(db, txn, plugin, k, now, next)
+		var now *entry
+		err := db.View(func(txn *badger.Txn) (err error) {
+			now, err = read(txn, k)
+			return err
 		})
+		if err != nil {
+			return err
+		}
+		next, err := f(now)
+		switch {
+		case err != nil || next == keep || next == nil && now == nil:
+			return err
+		case next == nil:
+			s.share.add(plugin, -size(k, now))
+			return s.group.commit(db, &write{key: k, delete: true})
+		}
+		return s.put(db, plugin, k, now, next)
 	})
 }
 
@@ -263,7 +277,7 @@ func size(key []byte, e *entry) int64 {
 	return int64(len(key) + 8 + len(e.data))
 }
 
-func (s *Store) put(db *badger.DB, txn *badger.Txn, plugin string, k []byte, now, next *entry) error {
+func (s *Store) put(db *badger.DB, plugin string, k []byte, now, next *entry) error {
 	if s.o.Full() {
 		return fmt.Errorf("%w: the disk is nearly full", ErrFull)
 	}
@@ -274,7 +288,7 @@ func (s *Store) put(db *badger.DB, txn *badger.Txn, plugin string, k []byte, now
 	if next.expires != 0 {
 		e.ExpiresAt = uint64(next.expires/int64(time.Second)) + 1
 	}
-	return txn.SetEntry(e)
+	return s.group.commit(db, &write{key: k, entry: e})
 }
 
 // expiry is when a value that is set now expires.
