@@ -43,6 +43,13 @@ type BounceNotifier interface {
 	Bounce(ctx context.Context, f *mail.Failure) (mail.Notice, error)
 }
 
+// Observer hears of what happens, in batches and in order. An error makes the server tell the same batch again, so that
+// each event comes at least once as long as the server lives; nothing in the flow of mail waits for it. While an observer
+// is down or slow the server keeps the 10,000 events that wait longest for it, and counts those that it could not keep.
+type Observer interface {
+	Observe(ctx context.Context, events []mail.Event) error
+}
+
 // ConnectFilter is asked before the greeting.
 type ConnectFilter interface {
 	Connect(ctx context.Context, s *mail.Session) (mail.Verdict, error)

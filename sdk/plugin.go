@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 
 	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
@@ -25,14 +24,6 @@ type Plugin[C any] struct {
 	// Kinds is a nil pointer of the type that New returns, such as (*Greylist)(nil). With it the server knows what the
 	// plugin can do before it is configured, so that `mta check` can prove how it is used. It may be left out.
 	Kinds any
-}
-
-// Host is what the server does for a plugin.
-type Host interface {
-	// Logger writes to the server's log, under the plugin's name.
-	Logger() *slog.Logger
-	// StateDir is a directory that is the plugin's own and outlives it. It may be "" in a test.
-	StateDir() string
 }
 
 // Needs says how much of a message a MessageFilter wants to see. What it does not need is not sent.

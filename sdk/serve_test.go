@@ -82,7 +82,7 @@ func TestStart(t *testing.T) {
 		`promises "rcpt"`:       {Kinds: (*onlyRcpt)(nil), New: func(context.Context, oneOption, Host) (any, error) { return &onlyMail{}, nil }},
 		"unlucky":               {New: func(context.Context, oneOption, Host) (any, error) { return nil, Problems{{Summary: "unlucky"}} }},
 	} {
-		if _, err := Of(p).start(t.Context(), oneOption{}, host{}); err == nil || !strings.Contains(err.Error(), words) {
+		if _, err := Of(p).start(t.Context(), oneOption{}, &host{}); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%q: %v", words, err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -16,9 +17,14 @@ import (
 	"github.com/pabal-mta/mta/sdk/schema"
 )
 
-// Register adds a plugin to a gRPC server that the caller runs; a test in memory, for one. Serve does it by itself.
-func Register(r grpc.ServiceRegistrar, p Served, log *slog.Logger) {
-	pb.RegisterPluginServer(r, newServer(p, log))
+// Register adds a plugin to a gRPC server that the caller runs; a test in memory, for one. Dial connects to the host that
+// Configure names; nil is a unix socket. Serve does all of it by itself.
+func Register(r grpc.ServiceRegistrar, p Served, log *slog.Logger, dial func(ctx context.Context, socket string) (net.Conn, error)) {
+	s := newServer(p, log)
+	if dial != nil {
+		s.dial = dial
+	}
+	pb.RegisterPluginServer(r, s)
 }
 
 // server serves a plugin's life: described, configured once, called, drained.
@@ -28,13 +34,15 @@ type server struct {
 	plugin  Served
 	log     *slog.Logger
 	drained chan struct{} // closed by the first Drain that has ended
+	dial    func(context.Context, string) (net.Conn, error)
 
 	mu    sync.Mutex
-	value any // nil until configured
+	value any   // nil until configured
+	host  *host // of value; nil until New was called
 }
 
 func newServer(p Served, log *slog.Logger) *server {
-	return &server{calls: calls.NewServer(log), plugin: p, log: log, drained: make(chan struct{})}
+	return &server{calls: calls.NewServer(log), plugin: p, log: log, drained: make(chan struct{}), dial: dialUnix}
 }
 
 // Describe says what the plugin is.
@@ -75,11 +83,16 @@ func (s *server) Configure(ctx context.Context, r *pb.ConfigureRequest) (*pb.Con
 	if r.GetValidateOnly() {
 		return &pb.ConfigureResponse{Kinds: kindsOf(s.plugin.kinds())}, nil
 	}
-	v, err := s.plugin.start(ctx, config, host{s.log, r.GetStateDir()})
+	h, err := newHost(s.log, r, s.dial)
 	if err != nil {
+		return nil, err
+	}
+	v, err := s.plugin.start(ctx, config, h)
+	if err != nil {
+		h.close()
 		return &pb.ConfigureResponse{Diagnostics: errorDiagnostics(err)}, nil
 	}
-	s.value = v
+	s.value, s.host = v, h
 	s.calls.Use(v)
 	return &pb.ConfigureResponse{Kinds: kindsOf(v)}, nil
 }
@@ -142,13 +155,7 @@ func (s *server) close() {
 			s.log.Error("closing", "error", err)
 		}
 	}
+	if s.host != nil {
+		s.host.close()
+	}
 }
-
-// host is what a plugin gets from this process.
-type host struct {
-	log      *slog.Logger
-	stateDir string
-}
-
-func (h host) Logger() *slog.Logger { return h.log }
-func (h host) StateDir() string     { return h.stateDir }

@@ -20,6 +20,14 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "plugin" && os.Args[2] == "serve" {
 		main()
 	}
+	switch os.Getenv("MTA_TEST_PLUGIN") {
+	case "bee":
+		beBee()
+		return
+	case "glass":
+		beGlass()
+		return
+	}
 	if os.Getenv("MTA_TEST_PROGRAM") == "1" {
 		main()
 	}
@@ -31,11 +39,14 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
-			return nil
+			self, err := os.Executable()
+			env.Setenv("MTA_TEST_BINARY", self)
+			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ports": cmdPorts, "expand": cmdExpand, "up": cmdUp, "smtp": cmdSMTP, "await": cmdAwait,
 			"capture": cmdCapture, "until": cmdUntil, "houserules": cmdHouseRules,
+			"build": cmdBuild, "page": cmdPage, "tell": cmdTell, "mails": cmdMails, "held": cmdHeld,
 		},
 	})
 }

@@ -97,6 +97,8 @@ type PluginStatus struct {
 	Calls    uint64    `json:"calls"`
 	Errors   uint64    `json:"errors"`
 	Problem  string    `json:"problem,omitempty"` // the last one
+
+	EventsLost uint64 `json:"events_lost,omitempty"` // of an observer
 }
 
 // Message is a queued message as lists show it. Fields are only ever added.

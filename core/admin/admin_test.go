@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -267,6 +268,37 @@ func TestPages(t *testing.T) {
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", nil))
 	if w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("POST / is answered %d", w.Code)
+	}
+}
+
+// TestPluginMetrics lets plugins choose names as badly as they can: every scrape must still work.
+func TestPluginMetrics(t *testing.T) {
+	f := newFake()
+	m := NewMetrics(f.Status)
+	report := func(label, name string, gauge bool, v float64, ok bool) {
+		t.Helper()
+		if err := m.Plugin(label, name, gauge, v); (err == nil) != ok {
+			t.Errorf("%s %s: %v", label, name, err)
+		}
+	}
+	report("grey-list", "waiting_total", false, 2, true)
+	report("grey-list", "waiting_total", false, 3, true)
+	report("grey-list", "open", true, 2, true)
+	report("grey-list", "open", true, 1.5, true)
+	report("grey-list", "open", false, 1, false)
+	report("grey_list", "open", true, 1, false) // it would be the same name
+	report("grey", "list_open", true, 1, false)
+	report("calls", "total", false, 1, false) // the server's own
+	report("events", "lost_total", false, 1, false)
+	for i := range maxPluginSeries + 1 {
+		report("leak", fmt.Sprint("n", i), false, 1, i < maxPluginSeries)
+	}
+	w := httptest.NewRecorder()
+	Pages(f, m).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for _, want := range []string{"\nmta_plugin_grey_list_waiting_total 5\n", "\nmta_plugin_grey_list_open 1.5\n", "\nmta_plugin_leak_n99 1\n", "mta_plugin_calls_total{"} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("metrics (%d) lack %q", w.Code, want)
+		}
 	}
 }
 

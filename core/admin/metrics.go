@@ -11,6 +11,7 @@ import (
 type Metrics struct {
 	registry *prometheus.Registry
 	byEvent  map[event.Name]func(event.Event)
+	plugins  *pluginSeries
 }
 
 // NewMetrics makes the metrics; status is asked at each scrape for what is a state and no count.
@@ -48,7 +49,8 @@ func NewMetrics(status func() Status) *Metrics {
 		event.MessageDone:   func(event.Event) { done.WithLabelValues().Inc() },
 		event.PluginState:   func(e event.Event) { plugins.WithLabelValues(e.Plugin, e.Class).Inc() },
 	}
-	m.registry.MustRegister(newGauges(status))
+	m.plugins = newPluginSeries()
+	m.registry.MustRegister(newGauges(status), m.plugins)
 	return m
 }
 
@@ -68,8 +70,8 @@ func replyClass(reply string) string {
 
 // gauges are the metrics that are read from the status when they are scraped.
 type gauges struct {
-	status                                               func() Status
-	messages, free, full, started, plugin, calls, errors *prometheus.Desc
+	status                                                     func() Status
+	messages, free, full, started, plugin, calls, errors, lost *prometheus.Desc
 }
 
 func newGauges(status func() Status) *gauges {
@@ -85,12 +87,13 @@ func newGauges(status func() Status) *gauges {
 		plugin:   desc("plugin_up", "1 while the plugin's process is healthy.", "plugin"),
 		calls:    desc("plugin_calls_total", "Calls to the plugin.", "plugin"),
 		errors:   desc("plugin_errors_total", "Calls to the plugin that failed.", "plugin"),
+		lost:     desc("plugin_events_lost_total", "Events that the observer could not be told.", "plugin"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.messages, g.free, g.full, g.started, g.plugin, g.calls, g.errors} {
+	for _, d := range []*prometheus.Desc{g.messages, g.free, g.full, g.started, g.plugin, g.calls, g.errors, g.lost} {
 		ch <- d
 	}
 }
@@ -111,6 +114,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(g.plugin, oneIf(p.State == "healthy"), p.Name)
 		ch <- prometheus.MustNewConstMetric(g.calls, prometheus.CounterValue, float64(p.Calls), p.Name)
 		ch <- prometheus.MustNewConstMetric(g.errors, prometheus.CounterValue, float64(p.Errors), p.Name)
+		ch <- prometheus.MustNewConstMetric(g.lost, prometheus.CounterValue, float64(p.EventsLost), p.Name)
 	}
 }
 

@@ -21,6 +21,7 @@ func (d *decoder) check() {
 	d.checkDomains()
 	d.checkQueue()
 	d.checkUses()
+	d.checkAuth()
 	if !d.diags.HasErrors() { // what is wrong where it is used would look like not being used
 		d.checkDestinations()
 		d.checkUnused()

@@ -37,6 +37,7 @@ type Config struct {
 	Plugins    []*Plugin      `hcl:"plugin,block" doc:"a program that decides, stores, converts or notifies, in its own process"`
 	Pipelines  []*Pipeline    `hcl:"pipeline,block" doc:"which plugins are asked about incoming mail, in the order written"`
 	Routes     []*Route       `hcl:"route,block" doc:"where mail goes; the first route that matches a recipient takes it"`
+	Observe    []string       `hcl:"observe" ref:"plugin" wants:"observer" doc:"who is told of everything that happens; nothing waits for it; while it is down 10,000 events are kept for it in memory, and further ones are lost and counted"`
 	Queue      Queue          `hcl:"queue,block" doc:"how long mail waits, and how hard we try"`
 	Bounce     Bounce         `hcl:"bounce,block" doc:"who hears of mail that could not be delivered"`
 	Admin      Admin          `hcl:"admin,block" doc:"how the commands and the console reach the server"`
@@ -84,6 +85,7 @@ type Plugin struct {
 	OnError string        `hcl:"on_error" oneof:"tempfail accept reject quarantine" default:"tempfail" doc:"what happens to mail when the plugin fails"`
 	Args    []string      `hcl:"args" doc:"arguments of the program"`
 	Env     []string      `hcl:"env" is:"env" doc:"its environment: NAME passes a variable on, NAME=value sets it"`
+	Auth    string        `hcl:"auth" ref:"plugin" wants:"authenticator" doc:"who answers when this plugin asks whether a login is right (an IMAP server does)"`
 	Config  []byte        `hcl:"config,body" doc:"what the plugin itself declares: mta plugin info NAME"` // JSON; nil when the plugin was not asked
 
 	Version string   // as the plugin says; "" when it was not asked

@@ -479,3 +479,11 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestBuiltin(t *testing.T) {
+	for source, want := range map[string]string{"builtin:users": "users", "/usr/lib/mta/plugins/greylist": "", "": ""} {
+		if got := (&Plugin{Source: source}).Builtin(); got != want {
+			t.Errorf("%q is the built-in %q, not %q", source, got, want)
+		}
+	}
+}

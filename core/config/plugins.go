@@ -164,7 +164,26 @@ func mustAnswer(wants string) string {
 	}
 }
 
-// checkKind compares the kinds of mta.plugin.v1: authenticator, store, directory, converter, bounce, and each stage.
+// checkAuth refuses plugins that would ask each other in a circle whether a login is right.
+func (d *decoder) checkAuth() {
+	for _, p := range d.cfg.Plugins {
+		way := p.Name
+		next := d.cfg.Plugin(p.Auth)
+		for range d.cfg.Plugins {
+			if next == nil {
+				break
+			}
+			way += " asks " + next.Name
+			if next == p {
+				d.errorAt(d.cfg.places.at(p, "auth"), "plugin %q would ask itself whether a login is right (%s)", p.Name, way)
+				return // once for a circle
+			}
+			next = d.cfg.Plugin(next.Auth)
+		}
+	}
+}
+
+// checkKind compares the kinds of mta.plugin.v1: authenticator, store, directory, converter, bounce, observer, and each stage.
 func (d *decoder) checkKind(p *Plugin, u use) {
 	if u.wants != "filter" {
 		if !slices.ContainsFunc(p.Kinds, func(k string) bool { return kindName(k) == u.wants }) {

@@ -182,7 +182,13 @@ func absolute(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-func cutBuiltin(source string) (string, bool) { return strings.CutPrefix(source, "builtin:") }
+// cutBuiltin returns the name of a built-in plugin; "" and false for a program of its own.
+func cutBuiltin(source string) (string, bool) {
+	if name, ok := strings.CutPrefix(source, "builtin:"); ok {
+		return name, true
+	}
+	return "", false
+}
 
 func parseSource(s, dir string) (string, error) {
 	if name, ok := cutBuiltin(s); ok {

@@ -22,6 +22,7 @@ import (
 	"github.com/pabal-mta/mta/core/admin"
 	"github.com/pabal-mta/mta/core/config"
 	"github.com/pabal-mta/mta/core/event"
+	"github.com/pabal-mta/mta/core/kv"
 	"github.com/pabal-mta/mta/core/queue"
 	"github.com/pabal-mta/mta/core/schedule"
 	"github.com/pabal-mta/mta/core/smtpd"
@@ -55,6 +56,11 @@ type Engine struct {
 
 	queue    *queue.Queue
 	schedule *schedule.Schedule
+	kv       *kv.Store
+	intake   intake
+	buckets  buckets
+	suspects suspects
+	observed *observers
 	memory   *smtpd.Budget
 	metrics  *admin.Metrics
 	open     atomic.Pointer[[]*listening] // what is being served, for the status; nil until the start is over
@@ -75,6 +81,8 @@ func New(o Options) *Engine {
 	e.metrics = admin.NewMetrics(e.Status)
 	e.events.Listen(e.metrics.Observe)
 	e.events.Listen(logEvents(o.Logger))
+	e.observed = &observers{tell: e.tellObserver}
+	e.events.Listen(e.observed.put)
 	return e
 }
 
@@ -122,6 +130,7 @@ func (e *Engine) adopt(g *generation) {
 	now := time.Now()
 	e.loaded.Store(&now)
 	e.current.Store(g)
+	e.observed.use(g.cfg.Observe)
 }
 
 // QueueDir returns where a configuration keeps its queue.
@@ -145,6 +154,7 @@ func (e *Engine) openQueue(cfg *config.Config) error {
 		return err
 	}
 	e.queue = q
+	e.kv = kv.New(kv.Options{Dir: filepath.Join(cfg.DataDir, "kv"), Full: func() bool { return q.Stats().Full }, Logger: e.options.Logger})
 	return nil
 }
 
@@ -188,11 +198,18 @@ func (e *Engine) close(ctx context.Context) {
 	for _, s := range e.servers {
 		_ = s.Close() // only readers are cut off
 	}
+	e.intake.Lock()
+	e.intake.stopped = true
+	e.intake.Unlock()
 	if e.schedule != nil {
 		e.warnOn(e.schedule.Stop(ctx), "attempts were cut off; their messages stay in the queue")
 	}
+	e.observed.use(nil)
 	if g := e.current.Load(); g != nil {
 		g.retire(ctx)
+	}
+	if e.kv != nil {
+		e.warnOn(e.kv.Close(), "the store of the plugins was not closed well")
 	}
 	if e.queue != nil {
 		if err := e.queue.Close(); err != nil {

@@ -41,12 +41,18 @@ func (e *Engine) newGeneration(ctx context.Context, cfg *config.Config) (*genera
 		pipelines: map[string]*pipeline.Pipeline{}, directories: map[string]directory{},
 	}
 	g.refs.Store(1)
-	host, err := plugin.Start(ctx, e.specs(cfg), plugin.Options{Events: e.events, Logger: e.options.Logger, Version: e.options.Version})
+	resolver, err := dns.New(dns.Options{Servers: cfg.DNS.Servers})
+	if err != nil {
+		return nil, err
+	}
+	host, err := plugin.Start(ctx, e.specs(cfg), plugin.Options{
+		Events: e.events, Logger: e.options.Logger, Version: e.options.Version, Services: e.services(cfg.Hostname, resolver),
+	})
 	if err != nil {
 		return nil, err
 	}
 	g.host = host
-	if err := g.build(e); err != nil {
+	if err := g.build(e, resolver); err != nil {
 		host.Stop(ctx)
 		return nil, err
 	}
@@ -54,7 +60,7 @@ func (e *Engine) newGeneration(ctx context.Context, cfg *config.Config) (*genera
 }
 
 // build makes the rooms of a generation out of its configuration.
-func (g *generation) build(e *Engine) error {
+func (g *generation) build(e *Engine, resolver *dns.Client) error {
 	for _, p := range g.cfg.Pipelines {
 		g.pipelines[p.Name] = g.pipeline(p.Name)
 	}
@@ -69,10 +75,6 @@ func (g *generation) build(e *Engine) error {
 		}
 		ways[r.Name] = way
 		g.routes = append(g.routes, g.route(r))
-	}
-	resolver, err := dns.New(dns.Options{Servers: g.cfg.DNS.Servers})
-	if err != nil {
-		return err
 	}
 	g.deliverer = deliver.New(deliver.Options{
 		Hostname: g.cfg.Hostname, Ways: ways, DNS: resolver, Events: e.events, SelfAddrs: selfAddrs(g.cfg),

@@ -44,7 +44,7 @@ func (l Loader) Describe(ctx context.Context, p *config.Plugin) (*plugin.Descrip
 
 // spec says how the plugin of a block is started.
 func spec(p *config.Plugin, command []string) plugin.Spec {
-	s := plugin.Spec{Name: p.Name, SHA256: p.SHA256, Args: p.Args, Env: environment(p.Env), Config: p.Config, Timeout: p.Timeout}
+	s := plugin.Spec{Name: p.Name, SHA256: p.SHA256, Args: p.Args, Env: environment(p.Env), Auth: p.Auth, Config: p.Config, Timeout: p.Timeout}
 	if name := p.Builtin(); name != "" {
 		s.Builtin, s.Self, s.BuiltinArgs = name, command[0], append(command[1:len(command):len(command)], name)
 		return s

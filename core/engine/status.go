@@ -29,7 +29,13 @@ func (e *Engine) openSchedule(ctx context.Context, cfg *config.Config) error {
 		Queue: e.queue, Routes: func() route.Table { return e.current.Load().routes }, Deliver: attempter{e},
 		Retry: policy, Limits: limits, Events: e.events, Hostname: cfg.Hostname, Postmaster: postmaster(cfg), Bounce: e.report,
 	})
-	return e.schedule.Start(ctx)
+	e.intake.Lock()
+	defer e.intake.Unlock()
+	if err := e.schedule.Start(ctx); err != nil {
+		return err
+	}
+	e.intake.running = true
+	return nil
 }
 
 // scheduleSettings is the part of the schedule that a reload may change.
@@ -46,7 +52,20 @@ type attempter struct{ e *Engine }
 func (a attempter) Attempt(ctx context.Context, job *deliver.Job) []deliver.Outcome {
 	g := a.e.use()
 	defer g.done()
-	return g.deliverer.Attempt(ctx, job)
+	outcomes := g.deliverer.Attempt(ctx, job)
+	if reason := a.e.suspects.note(job.ID, outcomes); reason != "" && ctx.Err() == nil {
+		a.e.hold(job.ID, reason)
+	}
+	return outcomes
+}
+
+// hold holds a message whose attempt is just ending.
+func (e *Engine) hold(name, reason string) {
+	id, err := queue.ParseID(name)
+	if err == nil {
+		_, err = e.schedule.Hold([]queue.ID{id}, reason)
+	}
+	e.warnOn(err, "a message could not be held: "+reason)
 }
 
 // Status implements admin.Server.
@@ -55,7 +74,7 @@ func (e *Engine) Status() admin.Status {
 	defer g.done()
 	s := admin.Status{
 		Version: e.options.Version, Hostname: g.cfg.Hostname, PID: os.Getpid(), Started: e.started,
-		Config: e.options.ConfigPath, Loaded: *e.loaded.Load(), Ready: "ok", Plugins: pluginStatus(g.host.Status()),
+		Config: e.options.ConfigPath, Loaded: *e.loaded.Load(), Ready: "ok", Plugins: pluginStatus(g.host.Status(), e.observed.lost),
 	}
 	if err := e.Ready(); err != nil {
 		s.Ready = err.Error()
@@ -85,12 +104,12 @@ func siteStatus(s schedule.SiteStats) admin.SiteStatus {
 	return out
 }
 
-func pluginStatus(list []plugin.Status) []admin.PluginStatus {
+func pluginStatus(list []plugin.Status, lost func(label string) uint64) []admin.PluginStatus {
 	out := make([]admin.PluginStatus, len(list))
 	for i, p := range list {
 		out[i] = admin.PluginStatus{
 			Name: p.Name, Source: p.Source, Version: p.Version, Kinds: p.Kinds, State: stateOf(p), PID: p.PID, Since: p.Since,
-			Restarts: p.Restarts, Calls: p.Calls, Errors: p.Errors, Problem: p.Error,
+			Restarts: p.Restarts, Calls: p.Calls, Errors: p.Errors, Problem: p.Error, EventsLost: lost(p.Name),
 		}
 	}
 	return out

@@ -117,6 +117,14 @@ func (p *Plugin) Bounce(ctx context.Context, f *mail.Failure) (mail.Notice, erro
 	})
 }
 
+// Observe tells what happened; see sdk.Observer. It is repeated: events may come twice.
+func (p *Plugin) Observe(ctx context.Context, events []mail.Event) error {
+	_, err := call(ctx, p, "observer", true, quickTimeout, func(ctx context.Context, c *calls.Client) (struct{}, error) {
+		return struct{}{}, c.Observe(ctx, events)
+	})
+	return err
+}
+
 // Connect asks before the greeting; see sdk.ConnectFilter.
 func (p *Plugin) Connect(ctx context.Context, s *mail.Session) (mail.Verdict, error) {
 	return call(ctx, p, "connect", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {

@@ -43,6 +43,10 @@ func bePlugin(mode string) {
 		signal.Ignore(syscall.SIGTERM)
 		select {}
 	}
+	if strings.HasPrefix(mode, "asker") {
+		sdk.Serve(sdk.Plugin[struct{}]{Name: "asker", Version: "0.1.0", Doc: "asks its host", New: newAsker})
+		return
+	}
 	sdk.Serve(sdk.Plugin[faultyConfig]{Name: "faulty", Version: "0.1.0", Doc: "misbehaves", Kinds: (*faulty)(nil), New: newFaulty})
 }
 

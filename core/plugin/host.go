@@ -14,22 +14,28 @@ import (
 // Host runs the plugins of one configuration. A reload starts a second Host beside it and then stops the first.
 type Host struct {
 	plugins []*Plugin
+	peers   map[string]*peer // by label; not changed after it was made
 }
 
 // Start starts all plugins at once and returns when each is ready for calls. If one of them does not come up, none is left
 // running, and the error tells of all that did not.
 func Start(ctx context.Context, specs []Spec, o Options) (*Host, error) {
-	h := &Host{plugins: make([]*Plugin, len(specs))}
+	h := &Host{plugins: make([]*Plugin, len(specs)), peers: map[string]*peer{}}
+	for _, s := range specs {
+		h.peers[s.Name] = &peer{up: make(chan struct{})}
+	}
 	errs := make([]error, len(specs))
 	var wg sync.WaitGroup
 	for i, s := range specs {
 		wg.Go(func() {
-			p, err := newPlugin(s, o)
+			self := h.peers[s.Name]
+			defer close(self.up)
+			p, err := newPlugin(s, o, h)
 			if err == nil {
 				err = p.begin(ctx)
 			}
 			if err == nil {
-				h.plugins[i] = p
+				h.plugins[i], self.p = p, p
 			}
 			errs[i] = err
 		})

@@ -75,7 +75,7 @@ type Status struct {
 	Next     time.Time // of the next start, while there is no process
 }
 
-func newPlugin(s Spec, o Options) (*Plugin, error) {
+func newPlugin(s Spec, o Options, h *Host) (*Plugin, error) {
 	log := o.Logger
 	if log == nil {
 		log = slog.Default()
@@ -87,6 +87,12 @@ func newPlugin(s Spec, o Options) (*Plugin, error) {
 	var err error
 	if p.launcher, err = newLauncher(&p.spec, o, newOutput(p.log)); err != nil {
 		return nil, s.fail(err)
+	}
+	if o.Services != nil {
+		if p.launcher.host, err = serveHost(p.launcher.room, asking{o.Services(s.Name), &p.spec, h}); err != nil {
+			p.launcher.close()
+			return nil, s.fail(fmt.Errorf("the socket of its host: %w", err))
+		}
 	}
 	p.stopping, p.cancel = context.WithCancel(context.Background())
 	if s.Builtin == "" && s.SHA256 == "" {
@@ -315,7 +321,7 @@ func (p *Plugin) end(ctx context.Context) {
 // Name returns the label of the plugin's block.
 func (p *Plugin) Name() string { return p.spec.Name }
 
-// Kinds returns what the plugin can do: authenticator, store, directory, converter, bounce, and the stages of a filter.
+// Kinds returns what the plugin can do: authenticator, store, directory, converter, bounce, observer, and the stages of a filter.
 func (p *Plugin) Kinds() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

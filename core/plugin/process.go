@@ -41,6 +41,7 @@ type launcher struct {
 	version string
 	bin     *binary
 	room    *room
+	host    *hostServer // nil where nothing is done for the plugin
 	out     *output
 }
 
@@ -65,6 +66,7 @@ func newLauncher(s *Spec, o Options, out *output) (*launcher, error) {
 }
 
 func (l *launcher) close() {
+	l.host.stop()
 	l.bin.close()
 	l.room.close()
 }
@@ -118,7 +120,7 @@ func (p *process) connect(ctx context.Context, version string) error {
 
 // configure hands over the configuration; after it, and unless it was only for validation, the process takes calls.
 func (l *launcher) configure(ctx context.Context, p *process, validateOnly bool) error {
-	err := p.configure(ctx, l.spec, validateOnly)
+	err := p.configure(ctx, l.spec, l.host, validateOnly)
 	if _, answered := status.FromError(err); err == nil || !answered {
 		return err
 	}
@@ -131,13 +133,15 @@ func (l *launcher) configure(ctx context.Context, p *process, validateOnly bool)
 	return l.withLastWords(fmt.Errorf("it could not be configured: %s", printable(status.Convert(err).Message())))
 }
 
-func (p *process) configure(ctx context.Context, s *Spec, validateOnly bool) error {
+func (p *process) configure(ctx context.Context, s *Spec, h *hostServer, validateOnly bool) error {
 	config := s.Config
 	if len(config) == 0 {
 		config = json.RawMessage("{}")
 	}
+	socket, token := h.address()
 	res, err := p.client.Configure(ctx, &pluginv1.ConfigureRequest{
 		ConfigJson: config, ValidateOnly: validateOnly, Instance: s.Name, StateDir: s.StateDir,
+		HostSocket: socket, HostToken: token,
 	})
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ type Spec struct {
 	Args     []string        // of the program
 	Env      []string        // "KEY=value", beside the few variables that every plugin gets
 	Timeout  time.Duration   // of one call; 0: by kind
+	Auth     string          // the label of the plugin that answers its Authenticate; "": none does
 	Config   json.RawMessage // the config block; empty: none
 	RunDir   string          // for sockets, shared by all servers of this machine's user; "": a temporary directory
 	StateDir string          // the plugin's own; made when it is missing
@@ -34,6 +35,8 @@ type Options struct {
 	Logger  *slog.Logger // nil: slog.Default
 	Events  *event.Bus
 	Version string // of the server, told to plugins
+	// Services returns what the server does for the plugin of that label; nil does nothing for any.
+	Services func(label string) Services
 }
 
 // Error is a failure of a plugin, in words for the operator.

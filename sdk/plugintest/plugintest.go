@@ -1,8 +1,10 @@
 // Package plugintest runs a plugin in a test, over the wire that it speaks in production.
 //
 // New runs it in the test's own process, so that its code can be covered and debugged; Exec runs a program. Both return
-// the same Plugin, whose methods are those of the kinds of plugin, with the server's checks of every answer. What goes
-// wrong before the first call ends the test, with the plugin's diagnostics in its output; the plugin ends with the test.
+// the same Plugin, whose methods are those of the kinds of plugin, with the server's checks of every answer. The plugin's
+// sdk.Host is a Host of this package, which stores in memory and shows what was asked of it. In memory all of it may run
+// within testing/synctest, where time is virtual. What goes wrong before the first call ends the test, with the plugin's
+// diagnostics in its output; the plugin ends with the test.
 package plugintest
 
 import (
@@ -13,6 +15,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -32,29 +35,45 @@ import (
 // startTimeout is how long a plugin may take to come up.
 const startTimeout = 10 * time.Second
 
+// drainTimeout is how long calls that still run at the end of a test are waited for.
+const drainTimeout = 100 * time.Millisecond
+
 // Plugin is a running plugin. A method of a kind that it does not have returns an error.
 type Plugin struct {
 	*calls.Client
 	Kinds []string // what the plugin says that it can do
+	Host  *Host    // what the plugin talks to
 }
 
 // Config is the plugin's block of mta.hcl as JSON: a string or []byte that holds it, or any value that marshals to it.
 // Nil is an empty block.
 type Config any
 
-// New runs a plugin in memory.
+// New runs a plugin in memory, with a host that knows nothing.
 func New(t testing.TB, p sdk.Served, config Config) *Plugin {
 	t.Helper()
-	client := calls.NewClient(inMemory(t, p))
-	plugin, problems := configure(t, client, config, false)
+	return WithHost(t, new(Host), p, config)
+}
+
+// WithHost runs a plugin in memory that talks to h.
+func WithHost(t testing.TB, h *Host, p sdk.Served, config Config) *Plugin {
+	t.Helper()
+	sockets := memory{}
+	host := sockets.serve(t, calls.NewHostServer(h, hostToken))
+	client := calls.NewClient(sockets.plugin(t, p))
+	plugin, problems := configure(t, client, config, false, host)
 	failOn(t, problems)
+	plugin.Host = h
 	return plugin
 }
+
+// hostToken opens the host in tests.
+const hostToken = "test"
 
 // Problems returns what a plugin finds wrong with a configuration, without starting to work with it.
 func Problems(t testing.TB, p sdk.Served, config Config) []schema.Problem {
 	t.Helper()
-	_, problems := configure(t, calls.NewClient(inMemory(t, p)), config, true)
+	_, problems := configure(t, calls.NewClient(memory{}.plugin(t, p)), config, true, "")
 	return problems
 }
 
@@ -85,8 +104,10 @@ func Exec(t testing.TB, path string, config Config, args ...string) *Plugin {
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
-	plugin, problems := configure(t, calls.NewClient(conn.(*grpc.ClientConn)), config, false)
+	h := new(Host)
+	plugin, problems := configure(t, calls.NewClient(conn.(*grpc.ClientConn)), config, false, onSocket(t, calls.NewHostServer(h, hostToken)))
 	failOn(t, problems)
+	plugin.Host = h
 	return plugin
 }
 
@@ -100,37 +121,76 @@ func failOn(t testing.TB, problems []schema.Problem) {
 	}
 }
 
-func inMemory(t testing.TB, p sdk.Served) *grpc.ClientConn {
+// memory is the sockets of a test, by name.
+type memory map[string]*bufconn.Listener
+
+// serve serves on a socket until the end of the test and returns its name.
+func (m memory) serve(t testing.TB, srv *grpc.Server) (name string) {
 	t.Helper()
 	listener := bufconn.Listen(1 << 20)
+	name = fmt.Sprint("socket", len(m))
+	m[name] = listener
+	serve(t, srv, listener)
+	return name
+}
+
+func (m memory) dial(ctx context.Context, name string) (net.Conn, error) {
+	return m[name].DialContext(ctx)
+}
+
+// plugin serves a plugin and returns a connection to it.
+func (m memory) plugin(t testing.TB, p sdk.Served) *grpc.ClientConn {
+	t.Helper()
 	srv := grpc.NewServer(calls.ServerOptions()...)
-	sdk.Register(srv, p, slog.New(slog.NewTextHandler(testWriter{t}, nil)))
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := srv.Serve(listener); err != nil {
-			t.Errorf("serving the plugin: %v", err)
-		}
-	}()
-	dial := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) })
+	sdk.Register(srv, p, slog.New(slog.NewTextHandler(testWriter{t}, nil)), m.dial)
+	name := m.serve(t, srv)
+	dial := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return m.dial(ctx, name) })
 	conn, err := grpc.NewClient("passthrough:plugin", append(calls.DialOptions(), dial, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = conn.Close()
-		srv.Stop()
-		<-ended
-	})
+	t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
 
-func configure(t testing.TB, client *calls.Client, config Config, validateOnly bool) (*Plugin, []schema.Problem) {
+// onSocket serves on a unix socket and returns its path.
+func onSocket(t testing.TB, srv *grpc.Server) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "mta") // the path of a socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "host")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, srv, listener)
+	return path
+}
+
+func serve(t testing.TB, srv *grpc.Server, l net.Listener) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := srv.Serve(l); err != nil {
+			t.Errorf("serving: %v", err)
+		}
+	}()
+	t.Cleanup(func() {
+		srv.Stop()
+		<-ended
+	})
+}
+
+func configure(t testing.TB, client *calls.Client, config Config, validateOnly bool, host string) (*Plugin, []schema.Problem) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
 	res, err := client.Configure(ctx, &pb.ConfigureRequest{
 		ConfigJson: configJSON(t, config), ValidateOnly: validateOnly, Instance: "test", StateDir: t.TempDir(),
+		HostSocket: host, HostToken: hostToken,
 	})
 	if err != nil {
 		t.Fatalf("configuring the plugin: %v", err)
@@ -145,7 +205,13 @@ func configure(t testing.TB, client *calls.Client, config Config, validateOnly b
 	if err := client.Open(); err != nil {
 		t.Fatalf("opening the stream of calls: %v", err)
 	}
-	t.Cleanup(client.Close)
+	t.Cleanup(func() {
+		// The plugin says goodbye to its host; a test may have drained or killed it already.
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		defer cancel()
+		_, _ = client.Drain(ctx, drainTimeout)
+		client.Close()
+	})
 	return p, nil
 }
 

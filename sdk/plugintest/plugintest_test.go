@@ -126,6 +126,11 @@ func (e *echo) Bounce(_ context.Context, f *mail.Failure) (mail.Notice, error) {
 	return mail.Notice{Action: mail.NoticeRender, Subject: "돌아온 편지", Text: "sorry\n\tvery", Language: "ko", To: f.From}, nil
 }
 
+func (e *echo) Observe(_ context.Context, list []mail.Event) error {
+	e.keep(list)
+	return nil
+}
+
 func (e *echo) Connect(_ context.Context, s *mail.Session) (mail.Verdict, error) {
 	e.keep(s)
 	return mail.Accept(), nil
@@ -236,7 +241,7 @@ func TestWords(t *testing.T) {
 func TestKinds(t *testing.T) {
 	everywhere(t, func(t *testing.T, p *plugintest.Plugin) {
 		ctx := within(t, 10*time.Second)
-		want := []string{"authenticator", "store", "directory", "converter", "bounce", "connect", "helo", "mail", "rcpt", "message"}
+		want := []string{"authenticator", "store", "directory", "converter", "bounce", "observer", "connect", "helo", "mail", "rcpt", "message"}
 		if !reflect.DeepEqual(p.Kinds, want) {
 			t.Errorf("kinds %v", p.Kinds)
 		}

@@ -27,6 +27,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type RecordType int32
+
+const (
+	RecordType_RECORD_TYPE_UNSPECIFIED RecordType = 0
+	RecordType_RECORD_TYPE_MX          RecordType = 1
+	// A and AAAA.
+	RecordType_RECORD_TYPE_ADDRESS RecordType = 2
+	RecordType_RECORD_TYPE_TXT     RecordType = 3
+)
+
+// Enum value maps for RecordType.
+var (
+	RecordType_name = map[int32]string{
+		0: "RECORD_TYPE_UNSPECIFIED",
+		1: "RECORD_TYPE_MX",
+		2: "RECORD_TYPE_ADDRESS",
+		3: "RECORD_TYPE_TXT",
+	}
+	RecordType_value = map[string]int32{
+		"RECORD_TYPE_UNSPECIFIED": 0,
+		"RECORD_TYPE_MX":          1,
+		"RECORD_TYPE_ADDRESS":     2,
+		"RECORD_TYPE_TXT":         3,
+	}
+)
+
+func (x RecordType) Enum() *RecordType {
+	p := new(RecordType)
+	*p = x
+	return p
+}
+
+func (x RecordType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RecordType) Descriptor() protoreflect.EnumDescriptor {
+	return file_plugin_proto_enumTypes[0].Descriptor()
+}
+
+func (RecordType) Type() protoreflect.EnumType {
+	return &file_plugin_proto_enumTypes[0]
+}
+
+func (x RecordType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RecordType.Descriptor instead.
+func (RecordType) EnumDescriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{0}
+}
+
 type Severity int32
 
 const (
@@ -60,11 +113,11 @@ func (x Severity) String() string {
 }
 
 func (Severity) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[0].Descriptor()
+	return file_plugin_proto_enumTypes[1].Descriptor()
 }
 
 func (Severity) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[0]
+	return &file_plugin_proto_enumTypes[1]
 }
 
 func (x Severity) Number() protoreflect.EnumNumber {
@@ -73,7 +126,7 @@ func (x Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Severity.Descriptor instead.
 func (Severity) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{0}
+	return file_plugin_proto_rawDescGZIP(), []int{1}
 }
 
 type ErrorKind int32
@@ -127,11 +180,11 @@ func (x ErrorKind) String() string {
 }
 
 func (ErrorKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[1].Descriptor()
+	return file_plugin_proto_enumTypes[2].Descriptor()
 }
 
 func (ErrorKind) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[1]
+	return &file_plugin_proto_enumTypes[2]
 }
 
 func (x ErrorKind) Number() protoreflect.EnumNumber {
@@ -140,7 +193,7 @@ func (x ErrorKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorKind.Descriptor instead.
 func (ErrorKind) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{1}
+	return file_plugin_proto_rawDescGZIP(), []int{2}
 }
 
 type Notify int32
@@ -182,11 +235,11 @@ func (x Notify) String() string {
 }
 
 func (Notify) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[2].Descriptor()
+	return file_plugin_proto_enumTypes[3].Descriptor()
 }
 
 func (Notify) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[2]
+	return &file_plugin_proto_enumTypes[3]
 }
 
 func (x Notify) Number() protoreflect.EnumNumber {
@@ -195,7 +248,7 @@ func (x Notify) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Notify.Descriptor instead.
 func (Notify) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{2}
+	return file_plugin_proto_rawDescGZIP(), []int{3}
 }
 
 type BodyType int32
@@ -234,11 +287,11 @@ func (x BodyType) String() string {
 }
 
 func (BodyType) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[3].Descriptor()
+	return file_plugin_proto_enumTypes[4].Descriptor()
 }
 
 func (BodyType) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[3]
+	return &file_plugin_proto_enumTypes[4]
 }
 
 func (x BodyType) Number() protoreflect.EnumNumber {
@@ -247,7 +300,7 @@ func (x BodyType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BodyType.Descriptor instead.
 func (BodyType) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{3}
+	return file_plugin_proto_rawDescGZIP(), []int{4}
 }
 
 type Ret int32
@@ -283,11 +336,11 @@ func (x Ret) String() string {
 }
 
 func (Ret) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[4].Descriptor()
+	return file_plugin_proto_enumTypes[5].Descriptor()
 }
 
 func (Ret) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[4]
+	return &file_plugin_proto_enumTypes[5]
 }
 
 func (x Ret) Number() protoreflect.EnumNumber {
@@ -296,7 +349,7 @@ func (x Ret) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Ret.Descriptor instead.
 func (Ret) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{4}
+	return file_plugin_proto_rawDescGZIP(), []int{5}
 }
 
 type MailboxState int32
@@ -338,11 +391,11 @@ func (x MailboxState) String() string {
 }
 
 func (MailboxState) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[5].Descriptor()
+	return file_plugin_proto_enumTypes[6].Descriptor()
 }
 
 func (MailboxState) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[5]
+	return &file_plugin_proto_enumTypes[6]
 }
 
 func (x MailboxState) Number() protoreflect.EnumNumber {
@@ -351,7 +404,7 @@ func (x MailboxState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MailboxState.Descriptor instead.
 func (MailboxState) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{5}
+	return file_plugin_proto_rawDescGZIP(), []int{6}
 }
 
 type FailureKind int32
@@ -390,11 +443,11 @@ func (x FailureKind) String() string {
 }
 
 func (FailureKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[6].Descriptor()
+	return file_plugin_proto_enumTypes[7].Descriptor()
 }
 
 func (FailureKind) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[6]
+	return &file_plugin_proto_enumTypes[7]
 }
 
 func (x FailureKind) Number() protoreflect.EnumNumber {
@@ -403,7 +456,7 @@ func (x FailureKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureKind.Descriptor instead.
 func (FailureKind) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{6}
+	return file_plugin_proto_rawDescGZIP(), []int{7}
 }
 
 type NoticeAction int32
@@ -443,11 +496,11 @@ func (x NoticeAction) String() string {
 }
 
 func (NoticeAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[7].Descriptor()
+	return file_plugin_proto_enumTypes[8].Descriptor()
 }
 
 func (NoticeAction) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[7]
+	return &file_plugin_proto_enumTypes[8]
 }
 
 func (x NoticeAction) Number() protoreflect.EnumNumber {
@@ -456,7 +509,7 @@ func (x NoticeAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NoticeAction.Descriptor instead.
 func (NoticeAction) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{7}
+	return file_plugin_proto_rawDescGZIP(), []int{8}
 }
 
 type Action int32
@@ -508,11 +561,11 @@ func (x Action) String() string {
 }
 
 func (Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[8].Descriptor()
+	return file_plugin_proto_enumTypes[9].Descriptor()
 }
 
 func (Action) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[8]
+	return &file_plugin_proto_enumTypes[9]
 }
 
 func (x Action) Number() protoreflect.EnumNumber {
@@ -521,8 +574,1078 @@ func (x Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Action.Descriptor instead.
 func (Action) EnumDescriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{9}
+}
+
+type KvGetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KvGetRequest) Reset() {
+	*x = KvGetRequest{}
+	mi := &file_plugin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KvGetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KvGetRequest) ProtoMessage() {}
+
+func (x *KvGetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KvGetRequest.ProtoReflect.Descriptor instead.
+func (*KvGetRequest) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *KvGetRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+type KvGetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Found         bool                   `protobuf:"varint,1,opt,name=found,proto3" json:"found,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KvGetResponse) Reset() {
+	*x = KvGetResponse{}
+	mi := &file_plugin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KvGetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KvGetResponse) ProtoMessage() {}
+
+func (x *KvGetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KvGetResponse.ProtoReflect.Descriptor instead.
+func (*KvGetResponse) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *KvGetResponse) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
+}
+
+func (x *KvGetResponse) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+type KvSetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// The value is gone after so long; 0 is never.
+	TtlMs         int64 `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KvSetRequest) Reset() {
+	*x = KvSetRequest{}
+	mi := &file_plugin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KvSetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KvSetRequest) ProtoMessage() {}
+
+func (x *KvSetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KvSetRequest.ProtoReflect.Descriptor instead.
+func (*KvSetRequest) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *KvSetRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KvSetRequest) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *KvSetRequest) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+type KvSetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KvSetResponse) Reset() {
+	*x = KvSetResponse{}
+	mi := &file_plugin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KvSetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KvSetResponse) ProtoMessage() {}
+
+func (x *KvSetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KvSetResponse.ProtoReflect.Descriptor instead.
+func (*KvSetResponse) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{3}
+}
+
+type KvDeleteRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KvDeleteRequest) Reset() {
+	*x = KvDeleteRequest{}
+	mi := &file_plugin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KvDeleteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KvDeleteRequest) ProtoMessage() {}
+
+func (x *KvDeleteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KvDeleteRequest.ProtoReflect.Descriptor instead.
+func (*KvDeleteRequest) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *KvDeleteRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+type KvDeleteResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KvDeleteResponse) Reset() {
+	*x = KvDeleteResponse{}
+	mi := &file_plugin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KvDeleteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KvDeleteResponse) ProtoMessage() {}
+
+func (x *KvDeleteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KvDeleteResponse.ProtoReflect.Descriptor instead.
+func (*KvDeleteResponse) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{5}
+}
+
+type KvIncrRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	By    int64                  `protobuf:"varint,2,opt,name=by,proto3" json:"by,omitempty"`
+	// For a number that this call begins; one that is there keeps its time.
+	TtlMs         int64 `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KvIncrRequest) Reset() {
+	*x = KvIncrRequest{}
+	mi := &file_plugin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KvIncrRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KvIncrRequest) ProtoMessage() {}
+
+func (x *KvIncrRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KvIncrRequest.ProtoReflect.Descriptor instead.
+func (*KvIncrRequest) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *KvIncrRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KvIncrRequest) GetBy() int64 {
+	if x != nil {
+		return x.By
+	}
+	return 0
+}
+
+func (x *KvIncrRequest) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+type KvIncrResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Value         int64                  `protobuf:"varint,1,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KvIncrResponse) Reset() {
+	*x = KvIncrResponse{}
+	mi := &file_plugin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KvIncrResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KvIncrResponse) ProtoMessage() {}
+
+func (x *KvIncrResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KvIncrResponse.ProtoReflect.Descriptor instead.
+func (*KvIncrResponse) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *KvIncrResponse) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+type KvCompareAndSetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Old   []byte                 `protobuf:"bytes,2,opt,name=old,proto3,oneof" json:"old,omitempty"`
+	// Absent: the key is deleted.
+	New           []byte `protobuf:"bytes,3,opt,name=new,proto3,oneof" json:"new,omitempty"`
+	TtlMs         int64  `protobuf:"varint,4,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KvCompareAndSetRequest) Reset() {
+	*x = KvCompareAndSetRequest{}
+	mi := &file_plugin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KvCompareAndSetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KvCompareAndSetRequest) ProtoMessage() {}
+
+func (x *KvCompareAndSetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KvCompareAndSetRequest.ProtoReflect.Descriptor instead.
+func (*KvCompareAndSetRequest) Descriptor() ([]byte, []int) {
 	return file_plugin_proto_rawDescGZIP(), []int{8}
 }
+
+func (x *KvCompareAndSetRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KvCompareAndSetRequest) GetOld() []byte {
+	if x != nil {
+		return x.Old
+	}
+	return nil
+}
+
+func (x *KvCompareAndSetRequest) GetNew() []byte {
+	if x != nil {
+		return x.New
+	}
+	return nil
+}
+
+func (x *KvCompareAndSetRequest) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+type KvCompareAndSetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Swapped       bool                   `protobuf:"varint,1,opt,name=swapped,proto3" json:"swapped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KvCompareAndSetResponse) Reset() {
+	*x = KvCompareAndSetResponse{}
+	mi := &file_plugin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KvCompareAndSetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KvCompareAndSetResponse) ProtoMessage() {}
+
+func (x *KvCompareAndSetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KvCompareAndSetResponse.ProtoReflect.Descriptor instead.
+func (*KvCompareAndSetResponse) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *KvCompareAndSetResponse) GetSwapped() bool {
+	if x != nil {
+		return x.Swapped
+	}
+	return false
+}
+
+type SubmitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*SubmitRequest_Envelope
+	//	*SubmitRequest_Chunk
+	Part          isSubmitRequest_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitRequest) Reset() {
+	*x = SubmitRequest{}
+	mi := &file_plugin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitRequest) ProtoMessage() {}
+
+func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
+func (*SubmitRequest) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SubmitRequest) GetPart() isSubmitRequest_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *SubmitRequest) GetEnvelope() *Envelope {
+	if x != nil {
+		if x, ok := x.Part.(*SubmitRequest_Envelope); ok {
+			return x.Envelope
+		}
+	}
+	return nil
+}
+
+func (x *SubmitRequest) GetChunk() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*SubmitRequest_Chunk); ok {
+			return x.Chunk
+		}
+	}
+	return nil
+}
+
+type isSubmitRequest_Part interface {
+	isSubmitRequest_Part()
+}
+
+type SubmitRequest_Envelope struct {
+	Envelope *Envelope `protobuf:"bytes,1,opt,name=envelope,proto3,oneof"`
+}
+
+type SubmitRequest_Chunk struct {
+	Chunk []byte `protobuf:"bytes,2,opt,name=chunk,proto3,oneof"`
+}
+
+func (*SubmitRequest_Envelope) isSubmitRequest_Part() {}
+
+func (*SubmitRequest_Chunk) isSubmitRequest_Part() {}
+
+type SubmitResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When the message was refused.
+	Error         *Error `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitResponse) Reset() {
+	*x = SubmitResponse{}
+	mi := &file_plugin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitResponse) ProtoMessage() {}
+
+func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
+func (*SubmitResponse) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SubmitResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SubmitResponse) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+type AuthenticateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Login         *Login                 `protobuf:"bytes,1,opt,name=login,proto3" json:"login,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthenticateRequest) Reset() {
+	*x = AuthenticateRequest{}
+	mi := &file_plugin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthenticateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthenticateRequest) ProtoMessage() {}
+
+func (x *AuthenticateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthenticateRequest.ProtoReflect.Descriptor instead.
+func (*AuthenticateRequest) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AuthenticateRequest) GetLogin() *Login {
+	if x != nil {
+		return x.Login
+	}
+	return nil
+}
+
+type AuthenticateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Identity      *Identity              `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	Error         *Error                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthenticateResponse) Reset() {
+	*x = AuthenticateResponse{}
+	mi := &file_plugin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthenticateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthenticateResponse) ProtoMessage() {}
+
+func (x *AuthenticateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthenticateResponse.ProtoReflect.Descriptor instead.
+func (*AuthenticateResponse) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AuthenticateResponse) GetIdentity() *Identity {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+func (x *AuthenticateResponse) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+type ResolveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          RecordType             `protobuf:"varint,1,opt,name=type,proto3,enum=mta.plugin.v1.RecordType" json:"type,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveRequest) Reset() {
+	*x = ResolveRequest{}
+	mi := &file_plugin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveRequest) ProtoMessage() {}
+
+func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
+func (*ResolveRequest) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ResolveRequest) GetType() RecordType {
+	if x != nil {
+		return x.Type
+	}
+	return RecordType_RECORD_TYPE_UNSPECIFIED
+}
+
+func (x *ResolveRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ResolveResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name does not exist, or has no such record.
+	NotFound bool `protobuf:"varint,1,opt,name=not_found,json=notFound,proto3" json:"not_found,omitempty"`
+	// The best first.
+	Mx            []*MxHost `protobuf:"bytes,2,rep,name=mx,proto3" json:"mx,omitempty"`
+	Addresses     []string  `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Texts         [][]byte  `protobuf:"bytes,4,rep,name=texts,proto3" json:"texts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveResponse) Reset() {
+	*x = ResolveResponse{}
+	mi := &file_plugin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveResponse) ProtoMessage() {}
+
+func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveResponse.ProtoReflect.Descriptor instead.
+func (*ResolveResponse) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ResolveResponse) GetNotFound() bool {
+	if x != nil {
+		return x.NotFound
+	}
+	return false
+}
+
+func (x *ResolveResponse) GetMx() []*MxHost {
+	if x != nil {
+		return x.Mx
+	}
+	return nil
+}
+
+func (x *ResolveResponse) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *ResolveResponse) GetTexts() [][]byte {
+	if x != nil {
+		return x.Texts
+	}
+	return nil
+}
+
+type MxHost struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Preference    uint32                 `protobuf:"varint,2,opt,name=preference,proto3" json:"preference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MxHost) Reset() {
+	*x = MxHost{}
+	mi := &file_plugin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MxHost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MxHost) ProtoMessage() {}
+
+func (x *MxHost) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MxHost.ProtoReflect.Descriptor instead.
+func (*MxHost) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *MxHost) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *MxHost) GetPreference() uint32 {
+	if x != nil {
+		return x.Preference
+	}
+	return 0
+}
+
+type ReportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Samples       []*Sample              `protobuf:"bytes,1,rep,name=samples,proto3" json:"samples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportRequest) Reset() {
+	*x = ReportRequest{}
+	mi := &file_plugin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportRequest) ProtoMessage() {}
+
+func (x *ReportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
+func (*ReportRequest) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReportRequest) GetSamples() []*Sample {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
+type ReportResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportResponse) Reset() {
+	*x = ReportResponse{}
+	mi := &file_plugin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportResponse) ProtoMessage() {}
+
+func (x *ReportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
+func (*ReportResponse) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{18}
+}
+
+// Sample is a metric: mta_plugin_LABEL_NAME.
+type Sample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Lower-case letters, digits and _, a letter first, at most 64.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Types that are valid to be assigned to Change:
+	//
+	//	*Sample_Add
+	//	*Sample_Set
+	Change        isSample_Change `protobuf_oneof:"change"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sample) Reset() {
+	*x = Sample{}
+	mi := &file_plugin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sample) ProtoMessage() {}
+
+func (x *Sample) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sample.ProtoReflect.Descriptor instead.
+func (*Sample) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Sample) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Sample) GetChange() isSample_Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *Sample) GetAdd() float64 {
+	if x != nil {
+		if x, ok := x.Change.(*Sample_Add); ok {
+			return x.Add
+		}
+	}
+	return 0
+}
+
+func (x *Sample) GetSet() float64 {
+	if x != nil {
+		if x, ok := x.Change.(*Sample_Set); ok {
+			return x.Set
+		}
+	}
+	return 0
+}
+
+type isSample_Change interface {
+	isSample_Change()
+}
+
+type Sample_Add struct {
+	// To a counter; never negative.
+	Add float64 `protobuf:"fixed64,2,opt,name=add,proto3,oneof"`
+}
+
+type Sample_Set struct {
+	// Of a gauge.
+	Set float64 `protobuf:"fixed64,3,opt,name=set,proto3,oneof"`
+}
+
+func (*Sample_Add) isSample_Change() {}
+
+func (*Sample_Set) isSample_Change() {}
 
 type DescribeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -533,7 +1656,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_plugin_proto_msgTypes[0]
+	mi := &file_plugin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +1668,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[0]
+	mi := &file_plugin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +1681,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{0}
+	return file_plugin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DescribeRequest) GetCoreVersion() string {
@@ -585,7 +1708,7 @@ type DescribeResponse struct {
 
 func (x *DescribeResponse) Reset() {
 	*x = DescribeResponse{}
-	mi := &file_plugin_proto_msgTypes[1]
+	mi := &file_plugin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +1720,7 @@ func (x *DescribeResponse) String() string {
 func (*DescribeResponse) ProtoMessage() {}
 
 func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[1]
+	mi := &file_plugin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +1733,7 @@ func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
 func (*DescribeResponse) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{1}
+	return file_plugin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DescribeResponse) GetName() string {
@@ -655,8 +1778,8 @@ func (x *DescribeResponse) GetSchemaJson() []byte {
 	return nil
 }
 
-// Kind is one ability: authenticator, store, directory, converter, bounce, connect, helo, mail, rcpt, message.
-// Names that come later: router, observer.
+// Kind is one ability: authenticator, store, directory, converter, bounce, observer, connect, helo, mail, rcpt, message.
+// A name that comes later: router.
 type Kind struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -670,7 +1793,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_plugin_proto_msgTypes[2]
+	mi := &file_plugin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +1805,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[2]
+	mi := &file_plugin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +1818,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{2}
+	return file_plugin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Kind) GetName() string {
@@ -727,14 +1850,17 @@ type ConfigureRequest struct {
 	// The label of the plugin's block in mta.hcl.
 	Instance string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
 	// A directory that is the plugin's own and outlives it.
-	StateDir      string `protobuf:"bytes,4,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
+	StateDir string `protobuf:"bytes,4,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
+	// The unix socket on which the server serves Host for this plugin, and the word that opens it. Absent with validate_only.
+	HostSocket    string `protobuf:"bytes,5,opt,name=host_socket,json=hostSocket,proto3" json:"host_socket,omitempty"`
+	HostToken     string `protobuf:"bytes,6,opt,name=host_token,json=hostToken,proto3" json:"host_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfigureRequest) Reset() {
 	*x = ConfigureRequest{}
-	mi := &file_plugin_proto_msgTypes[3]
+	mi := &file_plugin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +1872,7 @@ func (x *ConfigureRequest) String() string {
 func (*ConfigureRequest) ProtoMessage() {}
 
 func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[3]
+	mi := &file_plugin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +1885,7 @@ func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureRequest.ProtoReflect.Descriptor instead.
 func (*ConfigureRequest) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{3}
+	return file_plugin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ConfigureRequest) GetConfigJson() []byte {
@@ -790,6 +1916,20 @@ func (x *ConfigureRequest) GetStateDir() string {
 	return ""
 }
 
+func (x *ConfigureRequest) GetHostSocket() string {
+	if x != nil {
+		return x.HostSocket
+	}
+	return ""
+}
+
+func (x *ConfigureRequest) GetHostToken() string {
+	if x != nil {
+		return x.HostToken
+	}
+	return ""
+}
+
 type ConfigureResponse struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Diagnostics []*Diagnostic          `protobuf:"bytes,1,rep,name=diagnostics,proto3" json:"diagnostics,omitempty"`
@@ -801,7 +1941,7 @@ type ConfigureResponse struct {
 
 func (x *ConfigureResponse) Reset() {
 	*x = ConfigureResponse{}
-	mi := &file_plugin_proto_msgTypes[4]
+	mi := &file_plugin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +1953,7 @@ func (x *ConfigureResponse) String() string {
 func (*ConfigureResponse) ProtoMessage() {}
 
 func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[4]
+	mi := &file_plugin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +1966,7 @@ func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureResponse.ProtoReflect.Descriptor instead.
 func (*ConfigureResponse) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{4}
+	return file_plugin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConfigureResponse) GetDiagnostics() []*Diagnostic {
@@ -856,7 +1996,7 @@ type Diagnostic struct {
 
 func (x *Diagnostic) Reset() {
 	*x = Diagnostic{}
-	mi := &file_plugin_proto_msgTypes[5]
+	mi := &file_plugin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +2008,7 @@ func (x *Diagnostic) String() string {
 func (*Diagnostic) ProtoMessage() {}
 
 func (x *Diagnostic) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[5]
+	mi := &file_plugin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +2021,7 @@ func (x *Diagnostic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diagnostic.ProtoReflect.Descriptor instead.
 func (*Diagnostic) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{5}
+	return file_plugin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Diagnostic) GetSeverity() Severity {
@@ -921,7 +2061,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_plugin_proto_msgTypes[6]
+	mi := &file_plugin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +2073,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[6]
+	mi := &file_plugin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +2086,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{6}
+	return file_plugin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DrainRequest) GetTimeoutMs() uint32 {
@@ -966,7 +2106,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_plugin_proto_msgTypes[7]
+	mi := &file_plugin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +2118,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[7]
+	mi := &file_plugin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +2131,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{7}
+	return file_plugin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DrainResponse) GetUnfinished() uint32 {
@@ -1012,7 +2152,7 @@ type Requests struct {
 
 func (x *Requests) Reset() {
 	*x = Requests{}
-	mi := &file_plugin_proto_msgTypes[8]
+	mi := &file_plugin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +2164,7 @@ func (x *Requests) String() string {
 func (*Requests) ProtoMessage() {}
 
 func (x *Requests) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[8]
+	mi := &file_plugin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +2177,7 @@ func (x *Requests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Requests.ProtoReflect.Descriptor instead.
 func (*Requests) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{8}
+	return file_plugin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Requests) GetRequests() []*Request {
@@ -1072,6 +2212,7 @@ type Request struct {
 	//	*Request_Mail
 	//	*Request_Rcpt
 	//	*Request_Message
+	//	*Request_Observe
 	Call          isRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1079,7 +2220,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_plugin_proto_msgTypes[9]
+	mi := &file_plugin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +2232,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[9]
+	mi := &file_plugin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +2245,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{9}
+	return file_plugin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Request) GetSeq() uint64 {
@@ -1218,6 +2359,15 @@ func (x *Request) GetMessage() *MessageCall {
 	return nil
 }
 
+func (x *Request) GetObserve() *ObserveCall {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Observe); ok {
+			return x.Observe
+		}
+	}
+	return nil
+}
+
 type isRequest_Call interface {
 	isRequest_Call()
 }
@@ -1259,7 +2409,12 @@ type Request_Rcpt struct {
 }
 
 type Request_Message struct {
-	Message *MessageCall `protobuf:"bytes,12,opt,name=message,proto3,oneof"` // 13 and 14 are kept for route and observe.
+	Message *MessageCall `protobuf:"bytes,12,opt,name=message,proto3,oneof"`
+}
+
+type Request_Observe struct {
+	// 13 is kept for route.
+	Observe *ObserveCall `protobuf:"bytes,14,opt,name=observe,proto3,oneof"`
 }
 
 func (*Request_Authenticate) isRequest_Call() {}
@@ -1282,6 +2437,8 @@ func (*Request_Rcpt) isRequest_Call() {}
 
 func (*Request_Message) isRequest_Call() {}
 
+func (*Request_Observe) isRequest_Call() {}
+
 type Responses struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Responses     []*Response            `protobuf:"bytes,1,rep,name=responses,proto3" json:"responses,omitempty"`
@@ -1291,7 +2448,7 @@ type Responses struct {
 
 func (x *Responses) Reset() {
 	*x = Responses{}
-	mi := &file_plugin_proto_msgTypes[10]
+	mi := &file_plugin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +2460,7 @@ func (x *Responses) String() string {
 func (*Responses) ProtoMessage() {}
 
 func (x *Responses) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[10]
+	mi := &file_plugin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +2473,7 @@ func (x *Responses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Responses.ProtoReflect.Descriptor instead.
 func (*Responses) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{10}
+	return file_plugin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Responses) GetResponses() []*Response {
@@ -1338,6 +2495,7 @@ type Response struct {
 	//	*Response_Converted
 	//	*Response_Notice
 	//	*Response_Verdict
+	//	*Response_Observed
 	Result        isResponse_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1345,7 +2503,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_plugin_proto_msgTypes[11]
+	mi := &file_plugin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +2515,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[11]
+	mi := &file_plugin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +2528,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{11}
+	return file_plugin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Response) GetSeq() uint64 {
@@ -1450,6 +2608,15 @@ func (x *Response) GetVerdict() *Verdict {
 	return nil
 }
 
+func (x *Response) GetObserved() *Observed {
+	if x != nil {
+		if x, ok := x.Result.(*Response_Observed); ok {
+			return x.Observed
+		}
+	}
+	return nil
+}
+
 type isResponse_Result interface {
 	isResponse_Result()
 }
@@ -1482,6 +2649,10 @@ type Response_Verdict struct {
 	Verdict *Verdict `protobuf:"bytes,8,opt,name=verdict,proto3,oneof"`
 }
 
+type Response_Observed struct {
+	Observed *Observed `protobuf:"bytes,9,opt,name=observed,proto3,oneof"`
+}
+
 func (*Response_Error) isResponse_Result() {}
 
 func (*Response_Identity) isResponse_Result() {}
@@ -1495,6 +2666,8 @@ func (*Response_Converted) isResponse_Result() {}
 func (*Response_Notice) isResponse_Result() {}
 
 func (*Response_Verdict) isResponse_Result() {}
+
+func (*Response_Observed) isResponse_Result() {}
 
 type Frame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1510,7 +2683,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_plugin_proto_msgTypes[12]
+	mi := &file_plugin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +2695,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[12]
+	mi := &file_plugin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +2708,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{12}
+	return file_plugin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Frame) GetPart() isFrame_Part {
@@ -1608,7 +2781,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_plugin_proto_msgTypes[13]
+	mi := &file_plugin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +2793,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[13]
+	mi := &file_plugin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +2806,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{13}
+	return file_plugin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Error) GetKind() ErrorKind {
@@ -1672,7 +2845,7 @@ type Content struct {
 
 func (x *Content) Reset() {
 	*x = Content{}
-	mi := &file_plugin_proto_msgTypes[14]
+	mi := &file_plugin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +2857,7 @@ func (x *Content) String() string {
 func (*Content) ProtoMessage() {}
 
 func (x *Content) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[14]
+	mi := &file_plugin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +2870,7 @@ func (x *Content) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Content.ProtoReflect.Descriptor instead.
 func (*Content) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{14}
+	return file_plugin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Content) GetSize() uint64 {
@@ -1733,7 +2906,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_plugin_proto_msgTypes[15]
+	mi := &file_plugin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +2918,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[15]
+	mi := &file_plugin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +2931,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{15}
+	return file_plugin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Reply) GetCode() uint32 {
@@ -1795,7 +2968,7 @@ type Recipient struct {
 
 func (x *Recipient) Reset() {
 	*x = Recipient{}
-	mi := &file_plugin_proto_msgTypes[16]
+	mi := &file_plugin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +2980,7 @@ func (x *Recipient) String() string {
 func (*Recipient) ProtoMessage() {}
 
 func (x *Recipient) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[16]
+	mi := &file_plugin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +2993,7 @@ func (x *Recipient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recipient.ProtoReflect.Descriptor instead.
 func (*Recipient) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{16}
+	return file_plugin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Recipient) GetAddress() string {
@@ -1860,7 +3033,7 @@ type Envelope struct {
 
 func (x *Envelope) Reset() {
 	*x = Envelope{}
-	mi := &file_plugin_proto_msgTypes[17]
+	mi := &file_plugin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +3045,7 @@ func (x *Envelope) String() string {
 func (*Envelope) ProtoMessage() {}
 
 func (x *Envelope) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[17]
+	mi := &file_plugin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +3058,7 @@ func (x *Envelope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Envelope.ProtoReflect.Descriptor instead.
 func (*Envelope) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{17}
+	return file_plugin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Envelope) GetFrom() string {
@@ -1948,7 +3121,7 @@ type Tls struct {
 
 func (x *Tls) Reset() {
 	*x = Tls{}
-	mi := &file_plugin_proto_msgTypes[18]
+	mi := &file_plugin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +3133,7 @@ func (x *Tls) String() string {
 func (*Tls) ProtoMessage() {}
 
 func (x *Tls) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[18]
+	mi := &file_plugin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +3146,7 @@ func (x *Tls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tls.ProtoReflect.Descriptor instead.
 func (*Tls) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{18}
+	return file_plugin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Tls) GetVersion() string {
@@ -2019,7 +3192,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_plugin_proto_msgTypes[19]
+	mi := &file_plugin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +3204,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[19]
+	mi := &file_plugin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +3217,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{19}
+	return file_plugin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Session) GetId() string {
@@ -2137,7 +3310,7 @@ type Login struct {
 
 func (x *Login) Reset() {
 	*x = Login{}
-	mi := &file_plugin_proto_msgTypes[20]
+	mi := &file_plugin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2149,7 +3322,7 @@ func (x *Login) String() string {
 func (*Login) ProtoMessage() {}
 
 func (x *Login) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[20]
+	mi := &file_plugin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2162,7 +3335,7 @@ func (x *Login) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Login.ProtoReflect.Descriptor instead.
 func (*Login) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{20}
+	return file_plugin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Login) GetUser() []byte {
@@ -2211,7 +3384,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_plugin_proto_msgTypes[21]
+	mi := &file_plugin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +3396,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[21]
+	mi := &file_plugin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +3409,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{21}
+	return file_plugin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Identity) GetUser() string {
@@ -2269,7 +3442,7 @@ type LookupCall struct {
 
 func (x *LookupCall) Reset() {
 	*x = LookupCall{}
-	mi := &file_plugin_proto_msgTypes[22]
+	mi := &file_plugin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +3454,7 @@ func (x *LookupCall) String() string {
 func (*LookupCall) ProtoMessage() {}
 
 func (x *LookupCall) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[22]
+	mi := &file_plugin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +3467,7 @@ func (x *LookupCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupCall.ProtoReflect.Descriptor instead.
 func (*LookupCall) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{22}
+	return file_plugin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LookupCall) GetAddresses() []string {
@@ -2314,7 +3487,7 @@ type Mailboxes struct {
 
 func (x *Mailboxes) Reset() {
 	*x = Mailboxes{}
-	mi := &file_plugin_proto_msgTypes[23]
+	mi := &file_plugin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +3499,7 @@ func (x *Mailboxes) String() string {
 func (*Mailboxes) ProtoMessage() {}
 
 func (x *Mailboxes) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[23]
+	mi := &file_plugin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +3512,7 @@ func (x *Mailboxes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mailboxes.ProtoReflect.Descriptor instead.
 func (*Mailboxes) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{23}
+	return file_plugin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Mailboxes) GetMailboxes() []*Mailbox {
@@ -2359,7 +3532,7 @@ type Mailbox struct {
 
 func (x *Mailbox) Reset() {
 	*x = Mailbox{}
-	mi := &file_plugin_proto_msgTypes[24]
+	mi := &file_plugin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +3544,7 @@ func (x *Mailbox) String() string {
 func (*Mailbox) ProtoMessage() {}
 
 func (x *Mailbox) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[24]
+	mi := &file_plugin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +3557,7 @@ func (x *Mailbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mailbox.ProtoReflect.Descriptor instead.
 func (*Mailbox) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{24}
+	return file_plugin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Mailbox) GetState() MailboxState {
@@ -2415,7 +3588,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_plugin_proto_msgTypes[25]
+	mi := &file_plugin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2427,7 +3600,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[25]
+	mi := &file_plugin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2440,7 +3613,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{25}
+	return file_plugin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Delivery) GetId() string {
@@ -2488,7 +3661,7 @@ type Replies struct {
 
 func (x *Replies) Reset() {
 	*x = Replies{}
-	mi := &file_plugin_proto_msgTypes[26]
+	mi := &file_plugin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2500,7 +3673,7 @@ func (x *Replies) String() string {
 func (*Replies) ProtoMessage() {}
 
 func (x *Replies) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[26]
+	mi := &file_plugin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2513,7 +3686,7 @@ func (x *Replies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replies.ProtoReflect.Descriptor instead.
 func (*Replies) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{26}
+	return file_plugin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Replies) GetReplies() []*Reply {
@@ -2535,7 +3708,7 @@ type Conversion struct {
 
 func (x *Conversion) Reset() {
 	*x = Conversion{}
-	mi := &file_plugin_proto_msgTypes[27]
+	mi := &file_plugin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +3720,7 @@ func (x *Conversion) String() string {
 func (*Conversion) ProtoMessage() {}
 
 func (x *Conversion) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[27]
+	mi := &file_plugin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +3733,7 @@ func (x *Conversion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Conversion.ProtoReflect.Descriptor instead.
 func (*Conversion) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{27}
+	return file_plugin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Conversion) GetId() string {
@@ -2603,7 +3776,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_plugin_proto_msgTypes[28]
+	mi := &file_plugin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +3788,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[28]
+	mi := &file_plugin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +3801,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{28}
+	return file_plugin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Target) GetEightBit() bool {
@@ -2670,7 +3843,7 @@ type Converted struct {
 
 func (x *Converted) Reset() {
 	*x = Converted{}
-	mi := &file_plugin_proto_msgTypes[29]
+	mi := &file_plugin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2682,7 +3855,7 @@ func (x *Converted) String() string {
 func (*Converted) ProtoMessage() {}
 
 func (x *Converted) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[29]
+	mi := &file_plugin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2695,7 +3868,7 @@ func (x *Converted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Converted.ProtoReflect.Descriptor instead.
 func (*Converted) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{29}
+	return file_plugin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Converted) GetContent() *Content {
@@ -2730,7 +3903,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_plugin_proto_msgTypes[30]
+	mi := &file_plugin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2742,7 +3915,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[30]
+	mi := &file_plugin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2755,7 +3928,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{30}
+	return file_plugin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Failure) GetId() string {
@@ -2840,7 +4013,7 @@ type FailedRecipient struct {
 
 func (x *FailedRecipient) Reset() {
 	*x = FailedRecipient{}
-	mi := &file_plugin_proto_msgTypes[31]
+	mi := &file_plugin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +4025,7 @@ func (x *FailedRecipient) String() string {
 func (*FailedRecipient) ProtoMessage() {}
 
 func (x *FailedRecipient) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[31]
+	mi := &file_plugin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +4038,7 @@ func (x *FailedRecipient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailedRecipient.ProtoReflect.Descriptor instead.
 func (*FailedRecipient) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{31}
+	return file_plugin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *FailedRecipient) GetRecipient() *Recipient {
@@ -2909,7 +4082,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_plugin_proto_msgTypes[32]
+	mi := &file_plugin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2921,7 +4094,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[32]
+	mi := &file_plugin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2934,7 +4107,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{32}
+	return file_plugin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Notice) GetAction() NoticeAction {
@@ -2972,6 +4145,300 @@ func (x *Notice) GetTo() string {
 	return ""
 }
 
+// ObserveCall tells what happened, in the order in which it did.
+type ObserveCall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveCall) Reset() {
+	*x = ObserveCall{}
+	mi := &file_plugin_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveCall) ProtoMessage() {}
+
+func (x *ObserveCall) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveCall.ProtoReflect.Descriptor instead.
+func (*ObserveCall) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ObserveCall) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+type Observed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Observed) Reset() {
+	*x = Observed{}
+	mi := &file_plugin_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Observed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Observed) ProtoMessage() {}
+
+func (x *Observed) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Observed.ProtoReflect.Descriptor instead.
+func (*Observed) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{54}
+}
+
+// Event is one thing that happened. Only the fields that apply are set.
+type Event struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	TimeUnixNs    int64                  `protobuf:"varint,2,opt,name=time_unix_ns,json=timeUnixNs,proto3" json:"time_unix_ns,omitempty"`
+	Session       string                 `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
+	Id            string                 `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
+	Listener      string                 `protobuf:"bytes,5,opt,name=listener,proto3" json:"listener,omitempty"`
+	Remote        string                 `protobuf:"bytes,6,opt,name=remote,proto3" json:"remote,omitempty"`
+	User          string                 `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
+	From          string                 `protobuf:"bytes,8,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,9,opt,name=to,proto3" json:"to,omitempty"`
+	Route         string                 `protobuf:"bytes,10,opt,name=route,proto3" json:"route,omitempty"`
+	Host          string                 `protobuf:"bytes,11,opt,name=host,proto3" json:"host,omitempty"`
+	Plugin        string                 `protobuf:"bytes,12,opt,name=plugin,proto3" json:"plugin,omitempty"`
+	Stage         string                 `protobuf:"bytes,13,opt,name=stage,proto3" json:"stage,omitempty"`
+	Class         string                 `protobuf:"bytes,14,opt,name=class,proto3" json:"class,omitempty"`
+	Reply         string                 `protobuf:"bytes,15,opt,name=reply,proto3" json:"reply,omitempty"`
+	Reason        string                 `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`
+	Error         string                 `protobuf:"bytes,17,opt,name=error,proto3" json:"error,omitempty"`
+	Size          int64                  `protobuf:"varint,18,opt,name=size,proto3" json:"size,omitempty"`
+	Count         int64                  `protobuf:"varint,19,opt,name=count,proto3" json:"count,omitempty"`
+	Attempt       int64                  `protobuf:"varint,20,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	NextUnixNs    int64                  `protobuf:"varint,21,opt,name=next_unix_ns,json=nextUnixNs,proto3" json:"next_unix_ns,omitempty"`
+	TookNs        int64                  `protobuf:"varint,22,opt,name=took_ns,json=tookNs,proto3" json:"took_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_plugin_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *Event) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Event) GetTimeUnixNs() int64 {
+	if x != nil {
+		return x.TimeUnixNs
+	}
+	return 0
+}
+
+func (x *Event) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *Event) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Event) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *Event) GetRemote() string {
+	if x != nil {
+		return x.Remote
+	}
+	return ""
+}
+
+func (x *Event) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Event) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Event) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Event) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *Event) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Event) GetPlugin() string {
+	if x != nil {
+		return x.Plugin
+	}
+	return ""
+}
+
+func (x *Event) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *Event) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *Event) GetReply() string {
+	if x != nil {
+		return x.Reply
+	}
+	return ""
+}
+
+func (x *Event) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Event) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Event) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Event) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Event) GetAttempt() int64 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Event) GetNextUnixNs() int64 {
+	if x != nil {
+		return x.NextUnixNs
+	}
+	return 0
+}
+
+func (x *Event) GetTookNs() int64 {
+	if x != nil {
+		return x.TookNs
+	}
+	return 0
+}
+
 type SessionCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       *Session               `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -2981,7 +4448,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_plugin_proto_msgTypes[33]
+	mi := &file_plugin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2993,7 +4460,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[33]
+	mi := &file_plugin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3006,7 +4473,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{33}
+	return file_plugin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SessionCall) GetSession() *Session {
@@ -3026,7 +4493,7 @@ type RcptCall struct {
 
 func (x *RcptCall) Reset() {
 	*x = RcptCall{}
-	mi := &file_plugin_proto_msgTypes[34]
+	mi := &file_plugin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +4505,7 @@ func (x *RcptCall) String() string {
 func (*RcptCall) ProtoMessage() {}
 
 func (x *RcptCall) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[34]
+	mi := &file_plugin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +4518,7 @@ func (x *RcptCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RcptCall.ProtoReflect.Descriptor instead.
 func (*RcptCall) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{34}
+	return file_plugin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RcptCall) GetSession() *Session {
@@ -3083,7 +4550,7 @@ type MessageCall struct {
 
 func (x *MessageCall) Reset() {
 	*x = MessageCall{}
-	mi := &file_plugin_proto_msgTypes[35]
+	mi := &file_plugin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3095,7 +4562,7 @@ func (x *MessageCall) String() string {
 func (*MessageCall) ProtoMessage() {}
 
 func (x *MessageCall) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[35]
+	mi := &file_plugin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3108,7 +4575,7 @@ func (x *MessageCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageCall.ProtoReflect.Descriptor instead.
 func (*MessageCall) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{35}
+	return file_plugin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *MessageCall) GetSession() *Session {
@@ -3159,7 +4626,7 @@ type Field struct {
 
 func (x *Field) Reset() {
 	*x = Field{}
-	mi := &file_plugin_proto_msgTypes[36]
+	mi := &file_plugin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3171,7 +4638,7 @@ func (x *Field) String() string {
 func (*Field) ProtoMessage() {}
 
 func (x *Field) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[36]
+	mi := &file_plugin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3184,7 +4651,7 @@ func (x *Field) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Field.ProtoReflect.Descriptor instead.
 func (*Field) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{36}
+	return file_plugin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Field) GetId() uint32 {
@@ -3222,7 +4689,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_plugin_proto_msgTypes[37]
+	mi := &file_plugin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3234,7 +4701,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[37]
+	mi := &file_plugin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3247,7 +4714,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{37}
+	return file_plugin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Verdict) GetAction() Action {
@@ -3298,7 +4765,7 @@ type Edit struct {
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_plugin_proto_msgTypes[38]
+	mi := &file_plugin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3310,7 +4777,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[38]
+	mi := &file_plugin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3323,7 +4790,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{38}
+	return file_plugin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Edit) GetEdit() isEdit_Edit {
@@ -3483,7 +4950,7 @@ type AddHeader struct {
 
 func (x *AddHeader) Reset() {
 	*x = AddHeader{}
-	mi := &file_plugin_proto_msgTypes[39]
+	mi := &file_plugin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +4962,7 @@ func (x *AddHeader) String() string {
 func (*AddHeader) ProtoMessage() {}
 
 func (x *AddHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[39]
+	mi := &file_plugin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +4975,7 @@ func (x *AddHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddHeader.ProtoReflect.Descriptor instead.
 func (*AddHeader) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{39}
+	return file_plugin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AddHeader) GetName() string {
@@ -3542,7 +5009,7 @@ type ReplaceHeader struct {
 
 func (x *ReplaceHeader) Reset() {
 	*x = ReplaceHeader{}
-	mi := &file_plugin_proto_msgTypes[40]
+	mi := &file_plugin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3554,7 +5021,7 @@ func (x *ReplaceHeader) String() string {
 func (*ReplaceHeader) ProtoMessage() {}
 
 func (x *ReplaceHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[40]
+	mi := &file_plugin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3567,7 +5034,7 @@ func (x *ReplaceHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceHeader.ProtoReflect.Descriptor instead.
 func (*ReplaceHeader) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{40}
+	return file_plugin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ReplaceHeader) GetId() uint32 {
@@ -3593,7 +5060,7 @@ type RemoveHeader struct {
 
 func (x *RemoveHeader) Reset() {
 	*x = RemoveHeader{}
-	mi := &file_plugin_proto_msgTypes[41]
+	mi := &file_plugin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3605,7 +5072,7 @@ func (x *RemoveHeader) String() string {
 func (*RemoveHeader) ProtoMessage() {}
 
 func (x *RemoveHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[41]
+	mi := &file_plugin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3618,7 +5085,7 @@ func (x *RemoveHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHeader.ProtoReflect.Descriptor instead.
 func (*RemoveHeader) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{41}
+	return file_plugin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RemoveHeader) GetId() uint32 {
@@ -3638,7 +5105,7 @@ type RewriteRecipient struct {
 
 func (x *RewriteRecipient) Reset() {
 	*x = RewriteRecipient{}
-	mi := &file_plugin_proto_msgTypes[42]
+	mi := &file_plugin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3650,7 +5117,7 @@ func (x *RewriteRecipient) String() string {
 func (*RewriteRecipient) ProtoMessage() {}
 
 func (x *RewriteRecipient) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[42]
+	mi := &file_plugin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3663,7 +5130,7 @@ func (x *RewriteRecipient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RewriteRecipient.ProtoReflect.Descriptor instead.
 func (*RewriteRecipient) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{42}
+	return file_plugin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RewriteRecipient) GetOld() string {
@@ -3690,7 +5157,7 @@ type SetMeta struct {
 
 func (x *SetMeta) Reset() {
 	*x = SetMeta{}
-	mi := &file_plugin_proto_msgTypes[43]
+	mi := &file_plugin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3702,7 +5169,7 @@ func (x *SetMeta) String() string {
 func (*SetMeta) ProtoMessage() {}
 
 func (x *SetMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[43]
+	mi := &file_plugin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3715,7 +5182,7 @@ func (x *SetMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMeta.ProtoReflect.Descriptor instead.
 func (*SetMeta) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{43}
+	return file_plugin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SetMeta) GetKey() string {
@@ -3736,7 +5203,68 @@ var File_plugin_proto protoreflect.FileDescriptor
 
 const file_plugin_proto_rawDesc = "" +
 	"\n" +
-	"\fplugin.proto\x12\rmta.plugin.v1\"4\n" +
+	"\fplugin.proto\x12\rmta.plugin.v1\" \n" +
+	"\fKvGetRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\";\n" +
+	"\rKvGetResponse\x12\x14\n" +
+	"\x05found\x18\x01 \x01(\bR\x05found\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"M\n" +
+	"\fKvSetRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x15\n" +
+	"\x06ttl_ms\x18\x03 \x01(\x03R\x05ttlMs\"\x0f\n" +
+	"\rKvSetResponse\"#\n" +
+	"\x0fKvDeleteRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\"\x12\n" +
+	"\x10KvDeleteResponse\"H\n" +
+	"\rKvIncrRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\x03R\x02by\x12\x15\n" +
+	"\x06ttl_ms\x18\x03 \x01(\x03R\x05ttlMs\"&\n" +
+	"\x0eKvIncrResponse\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\x03R\x05value\"\x7f\n" +
+	"\x16KvCompareAndSetRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x15\n" +
+	"\x03old\x18\x02 \x01(\fH\x00R\x03old\x88\x01\x01\x12\x15\n" +
+	"\x03new\x18\x03 \x01(\fH\x01R\x03new\x88\x01\x01\x12\x15\n" +
+	"\x06ttl_ms\x18\x04 \x01(\x03R\x05ttlMsB\x06\n" +
+	"\x04_oldB\x06\n" +
+	"\x04_new\"3\n" +
+	"\x17KvCompareAndSetResponse\x12\x18\n" +
+	"\aswapped\x18\x01 \x01(\bR\aswapped\"f\n" +
+	"\rSubmitRequest\x125\n" +
+	"\benvelope\x18\x01 \x01(\v2\x17.mta.plugin.v1.EnvelopeH\x00R\benvelope\x12\x16\n" +
+	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\x06\n" +
+	"\x04part\"L\n" +
+	"\x0eSubmitResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
+	"\x05error\x18\x02 \x01(\v2\x14.mta.plugin.v1.ErrorR\x05error\"A\n" +
+	"\x13AuthenticateRequest\x12*\n" +
+	"\x05login\x18\x01 \x01(\v2\x14.mta.plugin.v1.LoginR\x05login\"w\n" +
+	"\x14AuthenticateResponse\x123\n" +
+	"\bidentity\x18\x01 \x01(\v2\x17.mta.plugin.v1.IdentityR\bidentity\x12*\n" +
+	"\x05error\x18\x02 \x01(\v2\x14.mta.plugin.v1.ErrorR\x05error\"S\n" +
+	"\x0eResolveRequest\x12-\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x19.mta.plugin.v1.RecordTypeR\x04type\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x89\x01\n" +
+	"\x0fResolveResponse\x12\x1b\n" +
+	"\tnot_found\x18\x01 \x01(\bR\bnotFound\x12%\n" +
+	"\x02mx\x18\x02 \x03(\v2\x15.mta.plugin.v1.MxHostR\x02mx\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x14\n" +
+	"\x05texts\x18\x04 \x03(\fR\x05texts\"<\n" +
+	"\x06MxHost\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1e\n" +
+	"\n" +
+	"preference\x18\x02 \x01(\rR\n" +
+	"preference\"@\n" +
+	"\rReportRequest\x12/\n" +
+	"\asamples\x18\x01 \x03(\v2\x15.mta.plugin.v1.SampleR\asamples\"\x10\n" +
+	"\x0eReportResponse\"N\n" +
+	"\x06Sample\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x03add\x18\x02 \x01(\x01H\x00R\x03add\x12\x12\n" +
+	"\x03set\x18\x03 \x01(\x01H\x00R\x03setB\b\n" +
+	"\x06change\"4\n" +
 	"\x0fDescribeRequest\x12!\n" +
 	"\fcore_version\x18\x01 \x01(\tR\vcoreVersion\"\xb0\x01\n" +
 	"\x10DescribeResponse\x12\x12\n" +
@@ -3750,13 +5278,17 @@ const file_plugin_proto_rawDesc = "" +
 	"\x04Kind\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06header\x18\x02 \x01(\bR\x06header\x12\x12\n" +
-	"\x04body\x18\x03 \x01(\bR\x04body\"\x91\x01\n" +
+	"\x04body\x18\x03 \x01(\bR\x04body\"\xd1\x01\n" +
 	"\x10ConfigureRequest\x12\x1f\n" +
 	"\vconfig_json\x18\x01 \x01(\fR\n" +
 	"configJson\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12\x1b\n" +
-	"\tstate_dir\x18\x04 \x01(\tR\bstateDir\"{\n" +
+	"\tstate_dir\x18\x04 \x01(\tR\bstateDir\x12\x1f\n" +
+	"\vhost_socket\x18\x05 \x01(\tR\n" +
+	"hostSocket\x12\x1d\n" +
+	"\n" +
+	"host_token\x18\x06 \x01(\tR\thostToken\"{\n" +
 	"\x11ConfigureResponse\x12;\n" +
 	"\vdiagnostics\x18\x01 \x03(\v2\x19.mta.plugin.v1.DiagnosticR\vdiagnostics\x12)\n" +
 	"\x05kinds\x18\x02 \x03(\v2\x13.mta.plugin.v1.KindR\x05kinds\"\x87\x01\n" +
@@ -3775,7 +5307,7 @@ const file_plugin_proto_rawDesc = "" +
 	"unfinished\"V\n" +
 	"\bRequests\x122\n" +
 	"\brequests\x18\x01 \x03(\v2\x16.mta.plugin.v1.RequestR\brequests\x12\x16\n" +
-	"\x06cancel\x18\x02 \x03(\x04R\x06cancel\"\xd0\x04\n" +
+	"\x06cancel\x18\x02 \x03(\x04R\x06cancel\"\x88\x05\n" +
 	"\aRequest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
 	"\n" +
@@ -3790,10 +5322,11 @@ const file_plugin_proto_rawDesc = "" +
 	"\x04mail\x18\n" +
 	" \x01(\v2\x1a.mta.plugin.v1.SessionCallH\x00R\x04mail\x12-\n" +
 	"\x04rcpt\x18\v \x01(\v2\x17.mta.plugin.v1.RcptCallH\x00R\x04rcpt\x126\n" +
-	"\amessage\x18\f \x01(\v2\x1a.mta.plugin.v1.MessageCallH\x00R\amessageB\x06\n" +
+	"\amessage\x18\f \x01(\v2\x1a.mta.plugin.v1.MessageCallH\x00R\amessage\x126\n" +
+	"\aobserve\x18\x0e \x01(\v2\x1a.mta.plugin.v1.ObserveCallH\x00R\aobserveB\x06\n" +
 	"\x04call\"B\n" +
 	"\tResponses\x125\n" +
-	"\tresponses\x18\x01 \x03(\v2\x17.mta.plugin.v1.ResponseR\tresponses\"\x98\x03\n" +
+	"\tresponses\x18\x01 \x03(\v2\x17.mta.plugin.v1.ResponseR\tresponses\"\xcf\x03\n" +
 	"\bResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12,\n" +
 	"\x05error\x18\x02 \x01(\v2\x14.mta.plugin.v1.ErrorH\x00R\x05error\x125\n" +
@@ -3802,7 +5335,8 @@ const file_plugin_proto_rawDesc = "" +
 	"\areplies\x18\x05 \x01(\v2\x16.mta.plugin.v1.RepliesH\x00R\areplies\x128\n" +
 	"\tconverted\x18\x06 \x01(\v2\x18.mta.plugin.v1.ConvertedH\x00R\tconverted\x12/\n" +
 	"\x06notice\x18\a \x01(\v2\x15.mta.plugin.v1.NoticeH\x00R\x06notice\x122\n" +
-	"\averdict\x18\b \x01(\v2\x16.mta.plugin.v1.VerdictH\x00R\averdictB\b\n" +
+	"\averdict\x18\b \x01(\v2\x16.mta.plugin.v1.VerdictH\x00R\averdict\x125\n" +
+	"\bobserved\x18\t \x01(\v2\x17.mta.plugin.v1.ObservedH\x00R\bobservedB\b\n" +
 	"\x06result\"\x92\x01\n" +
 	"\x05Frame\x122\n" +
 	"\arequest\x18\x01 \x01(\v2\x16.mta.plugin.v1.RequestH\x00R\arequest\x125\n" +
@@ -3924,7 +5458,37 @@ const file_plugin_proto_rawDesc = "" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x1a\n" +
 	"\blanguage\x18\x04 \x01(\tR\blanguage\x12\x0e\n" +
-	"\x02to\x18\x05 \x01(\tR\x02to\"?\n" +
+	"\x02to\x18\x05 \x01(\tR\x02to\";\n" +
+	"\vObserveCall\x12,\n" +
+	"\x06events\x18\x01 \x03(\v2\x14.mta.plugin.v1.EventR\x06events\"\n" +
+	"\n" +
+	"\bObserved\"\x84\x04\n" +
+	"\x05Event\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\ftime_unix_ns\x18\x02 \x01(\x03R\n" +
+	"timeUnixNs\x12\x18\n" +
+	"\asession\x18\x03 \x01(\tR\asession\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\tR\x02id\x12\x1a\n" +
+	"\blistener\x18\x05 \x01(\tR\blistener\x12\x16\n" +
+	"\x06remote\x18\x06 \x01(\tR\x06remote\x12\x12\n" +
+	"\x04user\x18\a \x01(\tR\x04user\x12\x12\n" +
+	"\x04from\x18\b \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\t \x01(\tR\x02to\x12\x14\n" +
+	"\x05route\x18\n" +
+	" \x01(\tR\x05route\x12\x12\n" +
+	"\x04host\x18\v \x01(\tR\x04host\x12\x16\n" +
+	"\x06plugin\x18\f \x01(\tR\x06plugin\x12\x14\n" +
+	"\x05stage\x18\r \x01(\tR\x05stage\x12\x14\n" +
+	"\x05class\x18\x0e \x01(\tR\x05class\x12\x14\n" +
+	"\x05reply\x18\x0f \x01(\tR\x05reply\x12\x16\n" +
+	"\x06reason\x18\x10 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05error\x18\x11 \x01(\tR\x05error\x12\x12\n" +
+	"\x04size\x18\x12 \x01(\x03R\x04size\x12\x14\n" +
+	"\x05count\x18\x13 \x01(\x03R\x05count\x12\x18\n" +
+	"\aattempt\x18\x14 \x01(\x03R\aattempt\x12 \n" +
+	"\fnext_unix_ns\x18\x15 \x01(\x03R\n" +
+	"nextUnixNs\x12\x17\n" +
+	"\atook_ns\x18\x16 \x01(\x03R\x06tookNs\"?\n" +
 	"\vSessionCall\x120\n" +
 	"\asession\x18\x01 \x01(\v2\x16.mta.plugin.v1.SessionR\asession\"t\n" +
 	"\bRcptCall\x120\n" +
@@ -3972,7 +5536,13 @@ const file_plugin_proto_rawDesc = "" +
 	"\x03new\x18\x02 \x01(\tR\x03new\"1\n" +
 	"\aSetMeta\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value*N\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value*k\n" +
+	"\n" +
+	"RecordType\x12\x1b\n" +
+	"\x17RECORD_TYPE_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eRECORD_TYPE_MX\x10\x01\x12\x17\n" +
+	"\x13RECORD_TYPE_ADDRESS\x10\x02\x12\x13\n" +
+	"\x0fRECORD_TYPE_TXT\x10\x03*N\n" +
 	"\bSeverity\x12\x18\n" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSEVERITY_ERROR\x10\x01\x12\x14\n" +
@@ -4030,7 +5600,17 @@ const file_plugin_proto_rawDesc = "" +
 	"\tConfigure\x12\x1f.mta.plugin.v1.ConfigureRequest\x1a .mta.plugin.v1.ConfigureResponse\x12B\n" +
 	"\x05Drain\x12\x1b.mta.plugin.v1.DrainRequest\x1a\x1c.mta.plugin.v1.DrainResponse\x12>\n" +
 	"\x05Calls\x12\x17.mta.plugin.v1.Requests\x1a\x18.mta.plugin.v1.Responses(\x010\x01\x127\n" +
-	"\x05Large\x12\x14.mta.plugin.v1.Frame\x1a\x14.mta.plugin.v1.Frame(\x010\x01B'Z%github.com/pabal-mta/mta/sdk/pluginv1b\x06proto3"
+	"\x05Large\x12\x14.mta.plugin.v1.Frame\x1a\x14.mta.plugin.v1.Frame(\x010\x012\xb7\x05\n" +
+	"\x04Host\x12B\n" +
+	"\x05KvGet\x12\x1b.mta.plugin.v1.KvGetRequest\x1a\x1c.mta.plugin.v1.KvGetResponse\x12B\n" +
+	"\x05KvSet\x12\x1b.mta.plugin.v1.KvSetRequest\x1a\x1c.mta.plugin.v1.KvSetResponse\x12K\n" +
+	"\bKvDelete\x12\x1e.mta.plugin.v1.KvDeleteRequest\x1a\x1f.mta.plugin.v1.KvDeleteResponse\x12E\n" +
+	"\x06KvIncr\x12\x1c.mta.plugin.v1.KvIncrRequest\x1a\x1d.mta.plugin.v1.KvIncrResponse\x12`\n" +
+	"\x0fKvCompareAndSet\x12%.mta.plugin.v1.KvCompareAndSetRequest\x1a&.mta.plugin.v1.KvCompareAndSetResponse\x12G\n" +
+	"\x06Submit\x12\x1c.mta.plugin.v1.SubmitRequest\x1a\x1d.mta.plugin.v1.SubmitResponse(\x01\x12W\n" +
+	"\fAuthenticate\x12\".mta.plugin.v1.AuthenticateRequest\x1a#.mta.plugin.v1.AuthenticateResponse\x12H\n" +
+	"\aResolve\x12\x1d.mta.plugin.v1.ResolveRequest\x1a\x1e.mta.plugin.v1.ResolveResponse\x12E\n" +
+	"\x06Report\x12\x1c.mta.plugin.v1.ReportRequest\x1a\x1d.mta.plugin.v1.ReportResponseB'Z%github.com/pabal-mta/mta/sdk/pluginv1b\x06proto3"
 
 var (
 	file_plugin_proto_rawDescOnce sync.Once
@@ -4044,146 +5624,199 @@ func file_plugin_proto_rawDescGZIP() []byte {
 	return file_plugin_proto_rawDescData
 }
 
-var file_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_plugin_proto_goTypes = []any{
-	(Severity)(0),             // 0: mta.plugin.v1.Severity
-	(ErrorKind)(0),            // 1: mta.plugin.v1.ErrorKind
-	(Notify)(0),               // 2: mta.plugin.v1.Notify
-	(BodyType)(0),             // 3: mta.plugin.v1.BodyType
-	(Ret)(0),                  // 4: mta.plugin.v1.Ret
-	(MailboxState)(0),         // 5: mta.plugin.v1.MailboxState
-	(FailureKind)(0),          // 6: mta.plugin.v1.FailureKind
-	(NoticeAction)(0),         // 7: mta.plugin.v1.NoticeAction
-	(Action)(0),               // 8: mta.plugin.v1.Action
-	(*DescribeRequest)(nil),   // 9: mta.plugin.v1.DescribeRequest
-	(*DescribeResponse)(nil),  // 10: mta.plugin.v1.DescribeResponse
-	(*Kind)(nil),              // 11: mta.plugin.v1.Kind
-	(*ConfigureRequest)(nil),  // 12: mta.plugin.v1.ConfigureRequest
-	(*ConfigureResponse)(nil), // 13: mta.plugin.v1.ConfigureResponse
-	(*Diagnostic)(nil),        // 14: mta.plugin.v1.Diagnostic
-	(*DrainRequest)(nil),      // 15: mta.plugin.v1.DrainRequest
-	(*DrainResponse)(nil),     // 16: mta.plugin.v1.DrainResponse
-	(*Requests)(nil),          // 17: mta.plugin.v1.Requests
-	(*Request)(nil),           // 18: mta.plugin.v1.Request
-	(*Responses)(nil),         // 19: mta.plugin.v1.Responses
-	(*Response)(nil),          // 20: mta.plugin.v1.Response
-	(*Frame)(nil),             // 21: mta.plugin.v1.Frame
-	(*Error)(nil),             // 22: mta.plugin.v1.Error
-	(*Content)(nil),           // 23: mta.plugin.v1.Content
-	(*Reply)(nil),             // 24: mta.plugin.v1.Reply
-	(*Recipient)(nil),         // 25: mta.plugin.v1.Recipient
-	(*Envelope)(nil),          // 26: mta.plugin.v1.Envelope
-	(*Tls)(nil),               // 27: mta.plugin.v1.Tls
-	(*Session)(nil),           // 28: mta.plugin.v1.Session
-	(*Login)(nil),             // 29: mta.plugin.v1.Login
-	(*Identity)(nil),          // 30: mta.plugin.v1.Identity
-	(*LookupCall)(nil),        // 31: mta.plugin.v1.LookupCall
-	(*Mailboxes)(nil),         // 32: mta.plugin.v1.Mailboxes
-	(*Mailbox)(nil),           // 33: mta.plugin.v1.Mailbox
-	(*Delivery)(nil),          // 34: mta.plugin.v1.Delivery
-	(*Replies)(nil),           // 35: mta.plugin.v1.Replies
-	(*Conversion)(nil),        // 36: mta.plugin.v1.Conversion
-	(*Target)(nil),            // 37: mta.plugin.v1.Target
-	(*Converted)(nil),         // 38: mta.plugin.v1.Converted
-	(*Failure)(nil),           // 39: mta.plugin.v1.Failure
-	(*FailedRecipient)(nil),   // 40: mta.plugin.v1.FailedRecipient
-	(*Notice)(nil),            // 41: mta.plugin.v1.Notice
-	(*SessionCall)(nil),       // 42: mta.plugin.v1.SessionCall
-	(*RcptCall)(nil),          // 43: mta.plugin.v1.RcptCall
-	(*MessageCall)(nil),       // 44: mta.plugin.v1.MessageCall
-	(*Field)(nil),             // 45: mta.plugin.v1.Field
-	(*Verdict)(nil),           // 46: mta.plugin.v1.Verdict
-	(*Edit)(nil),              // 47: mta.plugin.v1.Edit
-	(*AddHeader)(nil),         // 48: mta.plugin.v1.AddHeader
-	(*ReplaceHeader)(nil),     // 49: mta.plugin.v1.ReplaceHeader
-	(*RemoveHeader)(nil),      // 50: mta.plugin.v1.RemoveHeader
-	(*RewriteRecipient)(nil),  // 51: mta.plugin.v1.RewriteRecipient
-	(*SetMeta)(nil),           // 52: mta.plugin.v1.SetMeta
-	nil,                       // 53: mta.plugin.v1.Session.MetaEntry
+	(RecordType)(0),                 // 0: mta.plugin.v1.RecordType
+	(Severity)(0),                   // 1: mta.plugin.v1.Severity
+	(ErrorKind)(0),                  // 2: mta.plugin.v1.ErrorKind
+	(Notify)(0),                     // 3: mta.plugin.v1.Notify
+	(BodyType)(0),                   // 4: mta.plugin.v1.BodyType
+	(Ret)(0),                        // 5: mta.plugin.v1.Ret
+	(MailboxState)(0),               // 6: mta.plugin.v1.MailboxState
+	(FailureKind)(0),                // 7: mta.plugin.v1.FailureKind
+	(NoticeAction)(0),               // 8: mta.plugin.v1.NoticeAction
+	(Action)(0),                     // 9: mta.plugin.v1.Action
+	(*KvGetRequest)(nil),            // 10: mta.plugin.v1.KvGetRequest
+	(*KvGetResponse)(nil),           // 11: mta.plugin.v1.KvGetResponse
+	(*KvSetRequest)(nil),            // 12: mta.plugin.v1.KvSetRequest
+	(*KvSetResponse)(nil),           // 13: mta.plugin.v1.KvSetResponse
+	(*KvDeleteRequest)(nil),         // 14: mta.plugin.v1.KvDeleteRequest
+	(*KvDeleteResponse)(nil),        // 15: mta.plugin.v1.KvDeleteResponse
+	(*KvIncrRequest)(nil),           // 16: mta.plugin.v1.KvIncrRequest
+	(*KvIncrResponse)(nil),          // 17: mta.plugin.v1.KvIncrResponse
+	(*KvCompareAndSetRequest)(nil),  // 18: mta.plugin.v1.KvCompareAndSetRequest
+	(*KvCompareAndSetResponse)(nil), // 19: mta.plugin.v1.KvCompareAndSetResponse
+	(*SubmitRequest)(nil),           // 20: mta.plugin.v1.SubmitRequest
+	(*SubmitResponse)(nil),          // 21: mta.plugin.v1.SubmitResponse
+	(*AuthenticateRequest)(nil),     // 22: mta.plugin.v1.AuthenticateRequest
+	(*AuthenticateResponse)(nil),    // 23: mta.plugin.v1.AuthenticateResponse
+	(*ResolveRequest)(nil),          // 24: mta.plugin.v1.ResolveRequest
+	(*ResolveResponse)(nil),         // 25: mta.plugin.v1.ResolveResponse
+	(*MxHost)(nil),                  // 26: mta.plugin.v1.MxHost
+	(*ReportRequest)(nil),           // 27: mta.plugin.v1.ReportRequest
+	(*ReportResponse)(nil),          // 28: mta.plugin.v1.ReportResponse
+	(*Sample)(nil),                  // 29: mta.plugin.v1.Sample
+	(*DescribeRequest)(nil),         // 30: mta.plugin.v1.DescribeRequest
+	(*DescribeResponse)(nil),        // 31: mta.plugin.v1.DescribeResponse
+	(*Kind)(nil),                    // 32: mta.plugin.v1.Kind
+	(*ConfigureRequest)(nil),        // 33: mta.plugin.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),       // 34: mta.plugin.v1.ConfigureResponse
+	(*Diagnostic)(nil),              // 35: mta.plugin.v1.Diagnostic
+	(*DrainRequest)(nil),            // 36: mta.plugin.v1.DrainRequest
+	(*DrainResponse)(nil),           // 37: mta.plugin.v1.DrainResponse
+	(*Requests)(nil),                // 38: mta.plugin.v1.Requests
+	(*Request)(nil),                 // 39: mta.plugin.v1.Request
+	(*Responses)(nil),               // 40: mta.plugin.v1.Responses
+	(*Response)(nil),                // 41: mta.plugin.v1.Response
+	(*Frame)(nil),                   // 42: mta.plugin.v1.Frame
+	(*Error)(nil),                   // 43: mta.plugin.v1.Error
+	(*Content)(nil),                 // 44: mta.plugin.v1.Content
+	(*Reply)(nil),                   // 45: mta.plugin.v1.Reply
+	(*Recipient)(nil),               // 46: mta.plugin.v1.Recipient
+	(*Envelope)(nil),                // 47: mta.plugin.v1.Envelope
+	(*Tls)(nil),                     // 48: mta.plugin.v1.Tls
+	(*Session)(nil),                 // 49: mta.plugin.v1.Session
+	(*Login)(nil),                   // 50: mta.plugin.v1.Login
+	(*Identity)(nil),                // 51: mta.plugin.v1.Identity
+	(*LookupCall)(nil),              // 52: mta.plugin.v1.LookupCall
+	(*Mailboxes)(nil),               // 53: mta.plugin.v1.Mailboxes
+	(*Mailbox)(nil),                 // 54: mta.plugin.v1.Mailbox
+	(*Delivery)(nil),                // 55: mta.plugin.v1.Delivery
+	(*Replies)(nil),                 // 56: mta.plugin.v1.Replies
+	(*Conversion)(nil),              // 57: mta.plugin.v1.Conversion
+	(*Target)(nil),                  // 58: mta.plugin.v1.Target
+	(*Converted)(nil),               // 59: mta.plugin.v1.Converted
+	(*Failure)(nil),                 // 60: mta.plugin.v1.Failure
+	(*FailedRecipient)(nil),         // 61: mta.plugin.v1.FailedRecipient
+	(*Notice)(nil),                  // 62: mta.plugin.v1.Notice
+	(*ObserveCall)(nil),             // 63: mta.plugin.v1.ObserveCall
+	(*Observed)(nil),                // 64: mta.plugin.v1.Observed
+	(*Event)(nil),                   // 65: mta.plugin.v1.Event
+	(*SessionCall)(nil),             // 66: mta.plugin.v1.SessionCall
+	(*RcptCall)(nil),                // 67: mta.plugin.v1.RcptCall
+	(*MessageCall)(nil),             // 68: mta.plugin.v1.MessageCall
+	(*Field)(nil),                   // 69: mta.plugin.v1.Field
+	(*Verdict)(nil),                 // 70: mta.plugin.v1.Verdict
+	(*Edit)(nil),                    // 71: mta.plugin.v1.Edit
+	(*AddHeader)(nil),               // 72: mta.plugin.v1.AddHeader
+	(*ReplaceHeader)(nil),           // 73: mta.plugin.v1.ReplaceHeader
+	(*RemoveHeader)(nil),            // 74: mta.plugin.v1.RemoveHeader
+	(*RewriteRecipient)(nil),        // 75: mta.plugin.v1.RewriteRecipient
+	(*SetMeta)(nil),                 // 76: mta.plugin.v1.SetMeta
+	nil,                             // 77: mta.plugin.v1.Session.MetaEntry
 }
 var file_plugin_proto_depIdxs = []int32{
-	11, // 0: mta.plugin.v1.DescribeResponse.kinds:type_name -> mta.plugin.v1.Kind
-	14, // 1: mta.plugin.v1.ConfigureResponse.diagnostics:type_name -> mta.plugin.v1.Diagnostic
-	11, // 2: mta.plugin.v1.ConfigureResponse.kinds:type_name -> mta.plugin.v1.Kind
-	0,  // 3: mta.plugin.v1.Diagnostic.severity:type_name -> mta.plugin.v1.Severity
-	18, // 4: mta.plugin.v1.Requests.requests:type_name -> mta.plugin.v1.Request
-	29, // 5: mta.plugin.v1.Request.authenticate:type_name -> mta.plugin.v1.Login
-	31, // 6: mta.plugin.v1.Request.lookup:type_name -> mta.plugin.v1.LookupCall
-	34, // 7: mta.plugin.v1.Request.store:type_name -> mta.plugin.v1.Delivery
-	36, // 8: mta.plugin.v1.Request.convert:type_name -> mta.plugin.v1.Conversion
-	39, // 9: mta.plugin.v1.Request.bounce:type_name -> mta.plugin.v1.Failure
-	42, // 10: mta.plugin.v1.Request.connect:type_name -> mta.plugin.v1.SessionCall
-	42, // 11: mta.plugin.v1.Request.helo:type_name -> mta.plugin.v1.SessionCall
-	42, // 12: mta.plugin.v1.Request.mail:type_name -> mta.plugin.v1.SessionCall
-	43, // 13: mta.plugin.v1.Request.rcpt:type_name -> mta.plugin.v1.RcptCall
-	44, // 14: mta.plugin.v1.Request.message:type_name -> mta.plugin.v1.MessageCall
-	20, // 15: mta.plugin.v1.Responses.responses:type_name -> mta.plugin.v1.Response
-	22, // 16: mta.plugin.v1.Response.error:type_name -> mta.plugin.v1.Error
-	30, // 17: mta.plugin.v1.Response.identity:type_name -> mta.plugin.v1.Identity
-	32, // 18: mta.plugin.v1.Response.mailboxes:type_name -> mta.plugin.v1.Mailboxes
-	35, // 19: mta.plugin.v1.Response.replies:type_name -> mta.plugin.v1.Replies
-	38, // 20: mta.plugin.v1.Response.converted:type_name -> mta.plugin.v1.Converted
-	41, // 21: mta.plugin.v1.Response.notice:type_name -> mta.plugin.v1.Notice
-	46, // 22: mta.plugin.v1.Response.verdict:type_name -> mta.plugin.v1.Verdict
-	18, // 23: mta.plugin.v1.Frame.request:type_name -> mta.plugin.v1.Request
-	20, // 24: mta.plugin.v1.Frame.response:type_name -> mta.plugin.v1.Response
-	1,  // 25: mta.plugin.v1.Error.kind:type_name -> mta.plugin.v1.ErrorKind
-	24, // 26: mta.plugin.v1.Error.reply:type_name -> mta.plugin.v1.Reply
-	2,  // 27: mta.plugin.v1.Recipient.notify:type_name -> mta.plugin.v1.Notify
-	25, // 28: mta.plugin.v1.Envelope.to:type_name -> mta.plugin.v1.Recipient
-	4,  // 29: mta.plugin.v1.Envelope.ret:type_name -> mta.plugin.v1.Ret
-	3,  // 30: mta.plugin.v1.Envelope.body:type_name -> mta.plugin.v1.BodyType
-	27, // 31: mta.plugin.v1.Session.tls:type_name -> mta.plugin.v1.Tls
-	25, // 32: mta.plugin.v1.Session.to:type_name -> mta.plugin.v1.Recipient
-	53, // 33: mta.plugin.v1.Session.meta:type_name -> mta.plugin.v1.Session.MetaEntry
-	33, // 34: mta.plugin.v1.Mailboxes.mailboxes:type_name -> mta.plugin.v1.Mailbox
-	5,  // 35: mta.plugin.v1.Mailbox.state:type_name -> mta.plugin.v1.MailboxState
-	25, // 36: mta.plugin.v1.Delivery.to:type_name -> mta.plugin.v1.Recipient
-	23, // 37: mta.plugin.v1.Delivery.content:type_name -> mta.plugin.v1.Content
-	24, // 38: mta.plugin.v1.Replies.replies:type_name -> mta.plugin.v1.Reply
-	26, // 39: mta.plugin.v1.Conversion.envelope:type_name -> mta.plugin.v1.Envelope
-	23, // 40: mta.plugin.v1.Conversion.content:type_name -> mta.plugin.v1.Content
-	37, // 41: mta.plugin.v1.Conversion.target:type_name -> mta.plugin.v1.Target
-	23, // 42: mta.plugin.v1.Converted.content:type_name -> mta.plugin.v1.Content
-	3,  // 43: mta.plugin.v1.Converted.body:type_name -> mta.plugin.v1.BodyType
-	6,  // 44: mta.plugin.v1.Failure.kind:type_name -> mta.plugin.v1.FailureKind
-	40, // 45: mta.plugin.v1.Failure.recipients:type_name -> mta.plugin.v1.FailedRecipient
-	25, // 46: mta.plugin.v1.FailedRecipient.recipient:type_name -> mta.plugin.v1.Recipient
-	24, // 47: mta.plugin.v1.FailedRecipient.reply:type_name -> mta.plugin.v1.Reply
-	7,  // 48: mta.plugin.v1.Notice.action:type_name -> mta.plugin.v1.NoticeAction
-	28, // 49: mta.plugin.v1.SessionCall.session:type_name -> mta.plugin.v1.Session
-	28, // 50: mta.plugin.v1.RcptCall.session:type_name -> mta.plugin.v1.Session
-	25, // 51: mta.plugin.v1.RcptCall.recipient:type_name -> mta.plugin.v1.Recipient
-	28, // 52: mta.plugin.v1.MessageCall.session:type_name -> mta.plugin.v1.Session
-	26, // 53: mta.plugin.v1.MessageCall.envelope:type_name -> mta.plugin.v1.Envelope
-	45, // 54: mta.plugin.v1.MessageCall.header:type_name -> mta.plugin.v1.Field
-	23, // 55: mta.plugin.v1.MessageCall.content:type_name -> mta.plugin.v1.Content
-	8,  // 56: mta.plugin.v1.Verdict.action:type_name -> mta.plugin.v1.Action
-	24, // 57: mta.plugin.v1.Verdict.reply:type_name -> mta.plugin.v1.Reply
-	47, // 58: mta.plugin.v1.Verdict.edits:type_name -> mta.plugin.v1.Edit
-	48, // 59: mta.plugin.v1.Edit.add_header:type_name -> mta.plugin.v1.AddHeader
-	49, // 60: mta.plugin.v1.Edit.replace_header:type_name -> mta.plugin.v1.ReplaceHeader
-	50, // 61: mta.plugin.v1.Edit.remove_header:type_name -> mta.plugin.v1.RemoveHeader
-	25, // 62: mta.plugin.v1.Edit.add_recipient:type_name -> mta.plugin.v1.Recipient
-	51, // 63: mta.plugin.v1.Edit.rewrite_recipient:type_name -> mta.plugin.v1.RewriteRecipient
-	23, // 64: mta.plugin.v1.Edit.replace_body:type_name -> mta.plugin.v1.Content
-	52, // 65: mta.plugin.v1.Edit.set_meta:type_name -> mta.plugin.v1.SetMeta
-	9,  // 66: mta.plugin.v1.Plugin.Describe:input_type -> mta.plugin.v1.DescribeRequest
-	12, // 67: mta.plugin.v1.Plugin.Configure:input_type -> mta.plugin.v1.ConfigureRequest
-	15, // 68: mta.plugin.v1.Plugin.Drain:input_type -> mta.plugin.v1.DrainRequest
-	17, // 69: mta.plugin.v1.Plugin.Calls:input_type -> mta.plugin.v1.Requests
-	21, // 70: mta.plugin.v1.Plugin.Large:input_type -> mta.plugin.v1.Frame
-	10, // 71: mta.plugin.v1.Plugin.Describe:output_type -> mta.plugin.v1.DescribeResponse
-	13, // 72: mta.plugin.v1.Plugin.Configure:output_type -> mta.plugin.v1.ConfigureResponse
-	16, // 73: mta.plugin.v1.Plugin.Drain:output_type -> mta.plugin.v1.DrainResponse
-	19, // 74: mta.plugin.v1.Plugin.Calls:output_type -> mta.plugin.v1.Responses
-	21, // 75: mta.plugin.v1.Plugin.Large:output_type -> mta.plugin.v1.Frame
-	71, // [71:76] is the sub-list for method output_type
-	66, // [66:71] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	47, // 0: mta.plugin.v1.SubmitRequest.envelope:type_name -> mta.plugin.v1.Envelope
+	43, // 1: mta.plugin.v1.SubmitResponse.error:type_name -> mta.plugin.v1.Error
+	50, // 2: mta.plugin.v1.AuthenticateRequest.login:type_name -> mta.plugin.v1.Login
+	51, // 3: mta.plugin.v1.AuthenticateResponse.identity:type_name -> mta.plugin.v1.Identity
+	43, // 4: mta.plugin.v1.AuthenticateResponse.error:type_name -> mta.plugin.v1.Error
+	0,  // 5: mta.plugin.v1.ResolveRequest.type:type_name -> mta.plugin.v1.RecordType
+	26, // 6: mta.plugin.v1.ResolveResponse.mx:type_name -> mta.plugin.v1.MxHost
+	29, // 7: mta.plugin.v1.ReportRequest.samples:type_name -> mta.plugin.v1.Sample
+	32, // 8: mta.plugin.v1.DescribeResponse.kinds:type_name -> mta.plugin.v1.Kind
+	35, // 9: mta.plugin.v1.ConfigureResponse.diagnostics:type_name -> mta.plugin.v1.Diagnostic
+	32, // 10: mta.plugin.v1.ConfigureResponse.kinds:type_name -> mta.plugin.v1.Kind
+	1,  // 11: mta.plugin.v1.Diagnostic.severity:type_name -> mta.plugin.v1.Severity
+	39, // 12: mta.plugin.v1.Requests.requests:type_name -> mta.plugin.v1.Request
+	50, // 13: mta.plugin.v1.Request.authenticate:type_name -> mta.plugin.v1.Login
+	52, // 14: mta.plugin.v1.Request.lookup:type_name -> mta.plugin.v1.LookupCall
+	55, // 15: mta.plugin.v1.Request.store:type_name -> mta.plugin.v1.Delivery
+	57, // 16: mta.plugin.v1.Request.convert:type_name -> mta.plugin.v1.Conversion
+	60, // 17: mta.plugin.v1.Request.bounce:type_name -> mta.plugin.v1.Failure
+	66, // 18: mta.plugin.v1.Request.connect:type_name -> mta.plugin.v1.SessionCall
+	66, // 19: mta.plugin.v1.Request.helo:type_name -> mta.plugin.v1.SessionCall
+	66, // 20: mta.plugin.v1.Request.mail:type_name -> mta.plugin.v1.SessionCall
+	67, // 21: mta.plugin.v1.Request.rcpt:type_name -> mta.plugin.v1.RcptCall
+	68, // 22: mta.plugin.v1.Request.message:type_name -> mta.plugin.v1.MessageCall
+	63, // 23: mta.plugin.v1.Request.observe:type_name -> mta.plugin.v1.ObserveCall
+	41, // 24: mta.plugin.v1.Responses.responses:type_name -> mta.plugin.v1.Response
+	43, // 25: mta.plugin.v1.Response.error:type_name -> mta.plugin.v1.Error
+	51, // 26: mta.plugin.v1.Response.identity:type_name -> mta.plugin.v1.Identity
+	53, // 27: mta.plugin.v1.Response.mailboxes:type_name -> mta.plugin.v1.Mailboxes
+	56, // 28: mta.plugin.v1.Response.replies:type_name -> mta.plugin.v1.Replies
+	59, // 29: mta.plugin.v1.Response.converted:type_name -> mta.plugin.v1.Converted
+	62, // 30: mta.plugin.v1.Response.notice:type_name -> mta.plugin.v1.Notice
+	70, // 31: mta.plugin.v1.Response.verdict:type_name -> mta.plugin.v1.Verdict
+	64, // 32: mta.plugin.v1.Response.observed:type_name -> mta.plugin.v1.Observed
+	39, // 33: mta.plugin.v1.Frame.request:type_name -> mta.plugin.v1.Request
+	41, // 34: mta.plugin.v1.Frame.response:type_name -> mta.plugin.v1.Response
+	2,  // 35: mta.plugin.v1.Error.kind:type_name -> mta.plugin.v1.ErrorKind
+	45, // 36: mta.plugin.v1.Error.reply:type_name -> mta.plugin.v1.Reply
+	3,  // 37: mta.plugin.v1.Recipient.notify:type_name -> mta.plugin.v1.Notify
+	46, // 38: mta.plugin.v1.Envelope.to:type_name -> mta.plugin.v1.Recipient
+	5,  // 39: mta.plugin.v1.Envelope.ret:type_name -> mta.plugin.v1.Ret
+	4,  // 40: mta.plugin.v1.Envelope.body:type_name -> mta.plugin.v1.BodyType
+	48, // 41: mta.plugin.v1.Session.tls:type_name -> mta.plugin.v1.Tls
+	46, // 42: mta.plugin.v1.Session.to:type_name -> mta.plugin.v1.Recipient
+	77, // 43: mta.plugin.v1.Session.meta:type_name -> mta.plugin.v1.Session.MetaEntry
+	54, // 44: mta.plugin.v1.Mailboxes.mailboxes:type_name -> mta.plugin.v1.Mailbox
+	6,  // 45: mta.plugin.v1.Mailbox.state:type_name -> mta.plugin.v1.MailboxState
+	46, // 46: mta.plugin.v1.Delivery.to:type_name -> mta.plugin.v1.Recipient
+	44, // 47: mta.plugin.v1.Delivery.content:type_name -> mta.plugin.v1.Content
+	45, // 48: mta.plugin.v1.Replies.replies:type_name -> mta.plugin.v1.Reply
+	47, // 49: mta.plugin.v1.Conversion.envelope:type_name -> mta.plugin.v1.Envelope
+	44, // 50: mta.plugin.v1.Conversion.content:type_name -> mta.plugin.v1.Content
+	58, // 51: mta.plugin.v1.Conversion.target:type_name -> mta.plugin.v1.Target
+	44, // 52: mta.plugin.v1.Converted.content:type_name -> mta.plugin.v1.Content
+	4,  // 53: mta.plugin.v1.Converted.body:type_name -> mta.plugin.v1.BodyType
+	7,  // 54: mta.plugin.v1.Failure.kind:type_name -> mta.plugin.v1.FailureKind
+	61, // 55: mta.plugin.v1.Failure.recipients:type_name -> mta.plugin.v1.FailedRecipient
+	46, // 56: mta.plugin.v1.FailedRecipient.recipient:type_name -> mta.plugin.v1.Recipient
+	45, // 57: mta.plugin.v1.FailedRecipient.reply:type_name -> mta.plugin.v1.Reply
+	8,  // 58: mta.plugin.v1.Notice.action:type_name -> mta.plugin.v1.NoticeAction
+	65, // 59: mta.plugin.v1.ObserveCall.events:type_name -> mta.plugin.v1.Event
+	49, // 60: mta.plugin.v1.SessionCall.session:type_name -> mta.plugin.v1.Session
+	49, // 61: mta.plugin.v1.RcptCall.session:type_name -> mta.plugin.v1.Session
+	46, // 62: mta.plugin.v1.RcptCall.recipient:type_name -> mta.plugin.v1.Recipient
+	49, // 63: mta.plugin.v1.MessageCall.session:type_name -> mta.plugin.v1.Session
+	47, // 64: mta.plugin.v1.MessageCall.envelope:type_name -> mta.plugin.v1.Envelope
+	69, // 65: mta.plugin.v1.MessageCall.header:type_name -> mta.plugin.v1.Field
+	44, // 66: mta.plugin.v1.MessageCall.content:type_name -> mta.plugin.v1.Content
+	9,  // 67: mta.plugin.v1.Verdict.action:type_name -> mta.plugin.v1.Action
+	45, // 68: mta.plugin.v1.Verdict.reply:type_name -> mta.plugin.v1.Reply
+	71, // 69: mta.plugin.v1.Verdict.edits:type_name -> mta.plugin.v1.Edit
+	72, // 70: mta.plugin.v1.Edit.add_header:type_name -> mta.plugin.v1.AddHeader
+	73, // 71: mta.plugin.v1.Edit.replace_header:type_name -> mta.plugin.v1.ReplaceHeader
+	74, // 72: mta.plugin.v1.Edit.remove_header:type_name -> mta.plugin.v1.RemoveHeader
+	46, // 73: mta.plugin.v1.Edit.add_recipient:type_name -> mta.plugin.v1.Recipient
+	75, // 74: mta.plugin.v1.Edit.rewrite_recipient:type_name -> mta.plugin.v1.RewriteRecipient
+	44, // 75: mta.plugin.v1.Edit.replace_body:type_name -> mta.plugin.v1.Content
+	76, // 76: mta.plugin.v1.Edit.set_meta:type_name -> mta.plugin.v1.SetMeta
+	30, // 77: mta.plugin.v1.Plugin.Describe:input_type -> mta.plugin.v1.DescribeRequest
+	33, // 78: mta.plugin.v1.Plugin.Configure:input_type -> mta.plugin.v1.ConfigureRequest
+	36, // 79: mta.plugin.v1.Plugin.Drain:input_type -> mta.plugin.v1.DrainRequest
+	38, // 80: mta.plugin.v1.Plugin.Calls:input_type -> mta.plugin.v1.Requests
+	42, // 81: mta.plugin.v1.Plugin.Large:input_type -> mta.plugin.v1.Frame
+	10, // 82: mta.plugin.v1.Host.KvGet:input_type -> mta.plugin.v1.KvGetRequest
+	12, // 83: mta.plugin.v1.Host.KvSet:input_type -> mta.plugin.v1.KvSetRequest
+	14, // 84: mta.plugin.v1.Host.KvDelete:input_type -> mta.plugin.v1.KvDeleteRequest
+	16, // 85: mta.plugin.v1.Host.KvIncr:input_type -> mta.plugin.v1.KvIncrRequest
+	18, // 86: mta.plugin.v1.Host.KvCompareAndSet:input_type -> mta.plugin.v1.KvCompareAndSetRequest
+	20, // 87: mta.plugin.v1.Host.Submit:input_type -> mta.plugin.v1.SubmitRequest
+	22, // 88: mta.plugin.v1.Host.Authenticate:input_type -> mta.plugin.v1.AuthenticateRequest
+	24, // 89: mta.plugin.v1.Host.Resolve:input_type -> mta.plugin.v1.ResolveRequest
+	27, // 90: mta.plugin.v1.Host.Report:input_type -> mta.plugin.v1.ReportRequest
+	31, // 91: mta.plugin.v1.Plugin.Describe:output_type -> mta.plugin.v1.DescribeResponse
+	34, // 92: mta.plugin.v1.Plugin.Configure:output_type -> mta.plugin.v1.ConfigureResponse
+	37, // 93: mta.plugin.v1.Plugin.Drain:output_type -> mta.plugin.v1.DrainResponse
+	40, // 94: mta.plugin.v1.Plugin.Calls:output_type -> mta.plugin.v1.Responses
+	42, // 95: mta.plugin.v1.Plugin.Large:output_type -> mta.plugin.v1.Frame
+	11, // 96: mta.plugin.v1.Host.KvGet:output_type -> mta.plugin.v1.KvGetResponse
+	13, // 97: mta.plugin.v1.Host.KvSet:output_type -> mta.plugin.v1.KvSetResponse
+	15, // 98: mta.plugin.v1.Host.KvDelete:output_type -> mta.plugin.v1.KvDeleteResponse
+	17, // 99: mta.plugin.v1.Host.KvIncr:output_type -> mta.plugin.v1.KvIncrResponse
+	19, // 100: mta.plugin.v1.Host.KvCompareAndSet:output_type -> mta.plugin.v1.KvCompareAndSetResponse
+	21, // 101: mta.plugin.v1.Host.Submit:output_type -> mta.plugin.v1.SubmitResponse
+	23, // 102: mta.plugin.v1.Host.Authenticate:output_type -> mta.plugin.v1.AuthenticateResponse
+	25, // 103: mta.plugin.v1.Host.Resolve:output_type -> mta.plugin.v1.ResolveResponse
+	28, // 104: mta.plugin.v1.Host.Report:output_type -> mta.plugin.v1.ReportResponse
+	91, // [91:105] is the sub-list for method output_type
+	77, // [77:91] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_plugin_proto_init() }
@@ -4191,7 +5824,16 @@ func file_plugin_proto_init() {
 	if File_plugin_proto != nil {
 		return
 	}
-	file_plugin_proto_msgTypes[9].OneofWrappers = []any{
+	file_plugin_proto_msgTypes[8].OneofWrappers = []any{}
+	file_plugin_proto_msgTypes[10].OneofWrappers = []any{
+		(*SubmitRequest_Envelope)(nil),
+		(*SubmitRequest_Chunk)(nil),
+	}
+	file_plugin_proto_msgTypes[19].OneofWrappers = []any{
+		(*Sample_Add)(nil),
+		(*Sample_Set)(nil),
+	}
+	file_plugin_proto_msgTypes[29].OneofWrappers = []any{
 		(*Request_Authenticate)(nil),
 		(*Request_Lookup)(nil),
 		(*Request_Store)(nil),
@@ -4202,8 +5844,9 @@ func file_plugin_proto_init() {
 		(*Request_Mail)(nil),
 		(*Request_Rcpt)(nil),
 		(*Request_Message)(nil),
+		(*Request_Observe)(nil),
 	}
-	file_plugin_proto_msgTypes[11].OneofWrappers = []any{
+	file_plugin_proto_msgTypes[31].OneofWrappers = []any{
 		(*Response_Error)(nil),
 		(*Response_Identity)(nil),
 		(*Response_Mailboxes)(nil),
@@ -4211,13 +5854,14 @@ func file_plugin_proto_init() {
 		(*Response_Converted)(nil),
 		(*Response_Notice)(nil),
 		(*Response_Verdict)(nil),
+		(*Response_Observed)(nil),
 	}
-	file_plugin_proto_msgTypes[12].OneofWrappers = []any{
+	file_plugin_proto_msgTypes[32].OneofWrappers = []any{
 		(*Frame_Request)(nil),
 		(*Frame_Response)(nil),
 		(*Frame_Chunk)(nil),
 	}
-	file_plugin_proto_msgTypes[38].OneofWrappers = []any{
+	file_plugin_proto_msgTypes[61].OneofWrappers = []any{
 		(*Edit_AddHeader)(nil),
 		(*Edit_ReplaceHeader)(nil),
 		(*Edit_RemoveHeader)(nil),
@@ -4233,10 +5877,10 @@ func file_plugin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plugin_proto_rawDesc), len(file_plugin_proto_rawDesc)),
-			NumEnums:      9,
-			NumMessages:   45,
+			NumEnums:      10,
+			NumMessages:   68,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_plugin_proto_goTypes,
 		DependencyIndexes: file_plugin_proto_depIdxs,

@@ -284,3 +284,431 @@ var Plugin_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "plugin.proto",
 }
+
+const (
+	Host_KvGet_FullMethodName           = "/mta.plugin.v1.Host/KvGet"
+	Host_KvSet_FullMethodName           = "/mta.plugin.v1.Host/KvSet"
+	Host_KvDelete_FullMethodName        = "/mta.plugin.v1.Host/KvDelete"
+	Host_KvIncr_FullMethodName          = "/mta.plugin.v1.Host/KvIncr"
+	Host_KvCompareAndSet_FullMethodName = "/mta.plugin.v1.Host/KvCompareAndSet"
+	Host_Submit_FullMethodName          = "/mta.plugin.v1.Host/Submit"
+	Host_Authenticate_FullMethodName    = "/mta.plugin.v1.Host/Authenticate"
+	Host_Resolve_FullMethodName         = "/mta.plugin.v1.Host/Resolve"
+	Host_Report_FullMethodName          = "/mta.plugin.v1.Host/Report"
+)
+
+// HostClient is the client API for Host service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Host is what the server serves for one plugin, on the unix socket that Configure names, from Configure on until the
+// process ends. Every call carries the metadata "mta-host-token" with the token of Configure. The status of a call is
+// INVALID_ARGUMENT for what breaks a limit, RESOURCE_EXHAUSTED when the plugin's share is used up, FAILED_PRECONDITION for
+// what mta.hcl does not provide, UNAVAILABLE and DEADLINE_EXCEEDED for trouble that may pass.
+//
+// A key has 1 to 512 bytes, a value at most 64 KiB. A plugin sees the keys of its own block in mta.hcl and no others.
+type HostClient interface {
+	KvGet(ctx context.Context, in *KvGetRequest, opts ...grpc.CallOption) (*KvGetResponse, error)
+	KvSet(ctx context.Context, in *KvSetRequest, opts ...grpc.CallOption) (*KvSetResponse, error)
+	KvDelete(ctx context.Context, in *KvDeleteRequest, opts ...grpc.CallOption) (*KvDeleteResponse, error)
+	// KvIncr adds to a number, which is 0 where there is none.
+	KvIncr(ctx context.Context, in *KvIncrRequest, opts ...grpc.CallOption) (*KvIncrResponse, error)
+	// KvCompareAndSet sets a value where there is the old one, or none if that is absent.
+	KvCompareAndSet(ctx context.Context, in *KvCompareAndSetRequest, opts ...grpc.CallOption) (*KvCompareAndSetResponse, error)
+	// Submit puts a new message into the queue: the envelope first, then the content in chunks of at most 255 KiB, 8 MiB in
+	// all. When it has answered with an ID, the message is on stable storage.
+	Submit(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SubmitRequest, SubmitResponse], error)
+	// Authenticate asks the authenticator that the plugin's block names.
+	Authenticate(ctx context.Context, in *AuthenticateRequest, opts ...grpc.CallOption) (*AuthenticateResponse, error)
+	// Resolve asks the server's cache of the DNS.
+	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error)
+	// Report adds to the plugin's counters and sets its gauges, of which there are at most 100.
+	Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportResponse, error)
+}
+
+type hostClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewHostClient(cc grpc.ClientConnInterface) HostClient {
+	return &hostClient{cc}
+}
+
+func (c *hostClient) KvGet(ctx context.Context, in *KvGetRequest, opts ...grpc.CallOption) (*KvGetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KvGetResponse)
+	err := c.cc.Invoke(ctx, Host_KvGet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) KvSet(ctx context.Context, in *KvSetRequest, opts ...grpc.CallOption) (*KvSetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KvSetResponse)
+	err := c.cc.Invoke(ctx, Host_KvSet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) KvDelete(ctx context.Context, in *KvDeleteRequest, opts ...grpc.CallOption) (*KvDeleteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KvDeleteResponse)
+	err := c.cc.Invoke(ctx, Host_KvDelete_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) KvIncr(ctx context.Context, in *KvIncrRequest, opts ...grpc.CallOption) (*KvIncrResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KvIncrResponse)
+	err := c.cc.Invoke(ctx, Host_KvIncr_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) KvCompareAndSet(ctx context.Context, in *KvCompareAndSetRequest, opts ...grpc.CallOption) (*KvCompareAndSetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KvCompareAndSetResponse)
+	err := c.cc.Invoke(ctx, Host_KvCompareAndSet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) Submit(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SubmitRequest, SubmitResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Host_ServiceDesc.Streams[0], Host_Submit_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SubmitRequest, SubmitResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Host_SubmitClient = grpc.ClientStreamingClient[SubmitRequest, SubmitResponse]
+
+func (c *hostClient) Authenticate(ctx context.Context, in *AuthenticateRequest, opts ...grpc.CallOption) (*AuthenticateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AuthenticateResponse)
+	err := c.cc.Invoke(ctx, Host_Authenticate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResolveResponse)
+	err := c.cc.Invoke(ctx, Host_Resolve_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReportResponse)
+	err := c.cc.Invoke(ctx, Host_Report_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// HostServer is the server API for Host service.
+// All implementations must embed UnimplementedHostServer
+// for forward compatibility.
+//
+// Host is what the server serves for one plugin, on the unix socket that Configure names, from Configure on until the
+// process ends. Every call carries the metadata "mta-host-token" with the token of Configure. The status of a call is
+// INVALID_ARGUMENT for what breaks a limit, RESOURCE_EXHAUSTED when the plugin's share is used up, FAILED_PRECONDITION for
+// what mta.hcl does not provide, UNAVAILABLE and DEADLINE_EXCEEDED for trouble that may pass.
+//
+// A key has 1 to 512 bytes, a value at most 64 KiB. A plugin sees the keys of its own block in mta.hcl and no others.
+type HostServer interface {
+	KvGet(context.Context, *KvGetRequest) (*KvGetResponse, error)
+	KvSet(context.Context, *KvSetRequest) (*KvSetResponse, error)
+	KvDelete(context.Context, *KvDeleteRequest) (*KvDeleteResponse, error)
+	// KvIncr adds to a number, which is 0 where there is none.
+	KvIncr(context.Context, *KvIncrRequest) (*KvIncrResponse, error)
+	// KvCompareAndSet sets a value where there is the old one, or none if that is absent.
+	KvCompareAndSet(context.Context, *KvCompareAndSetRequest) (*KvCompareAndSetResponse, error)
+	// Submit puts a new message into the queue: the envelope first, then the content in chunks of at most 255 KiB, 8 MiB in
+	// all. When it has answered with an ID, the message is on stable storage.
+	Submit(grpc.ClientStreamingServer[SubmitRequest, SubmitResponse]) error
+	// Authenticate asks the authenticator that the plugin's block names.
+	Authenticate(context.Context, *AuthenticateRequest) (*AuthenticateResponse, error)
+	// Resolve asks the server's cache of the DNS.
+	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
+	// Report adds to the plugin's counters and sets its gauges, of which there are at most 100.
+	Report(context.Context, *ReportRequest) (*ReportResponse, error)
+	mustEmbedUnimplementedHostServer()
+}
+
+// UnimplementedHostServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedHostServer struct{}
+
+func (UnimplementedHostServer) KvGet(context.Context, *KvGetRequest) (*KvGetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method KvGet not implemented")
+}
+func (UnimplementedHostServer) KvSet(context.Context, *KvSetRequest) (*KvSetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method KvSet not implemented")
+}
+func (UnimplementedHostServer) KvDelete(context.Context, *KvDeleteRequest) (*KvDeleteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method KvDelete not implemented")
+}
+func (UnimplementedHostServer) KvIncr(context.Context, *KvIncrRequest) (*KvIncrResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method KvIncr not implemented")
+}
+func (UnimplementedHostServer) KvCompareAndSet(context.Context, *KvCompareAndSetRequest) (*KvCompareAndSetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method KvCompareAndSet not implemented")
+}
+func (UnimplementedHostServer) Submit(grpc.ClientStreamingServer[SubmitRequest, SubmitResponse]) error {
+	return status.Error(codes.Unimplemented, "method Submit not implemented")
+}
+func (UnimplementedHostServer) Authenticate(context.Context, *AuthenticateRequest) (*AuthenticateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Authenticate not implemented")
+}
+func (UnimplementedHostServer) Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Resolve not implemented")
+}
+func (UnimplementedHostServer) Report(context.Context, *ReportRequest) (*ReportResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Report not implemented")
+}
+func (UnimplementedHostServer) mustEmbedUnimplementedHostServer() {}
+func (UnimplementedHostServer) testEmbeddedByValue()              {}
+
+// UnsafeHostServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to HostServer will
+// result in compilation errors.
+type UnsafeHostServer interface {
+	mustEmbedUnimplementedHostServer()
+}
+
+func RegisterHostServer(s grpc.ServiceRegistrar, srv HostServer) {
+	// If the following call panics, it indicates UnimplementedHostServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Host_ServiceDesc, srv)
+}
+
+func _Host_KvGet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KvGetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).KvGet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_KvGet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).KvGet(ctx, req.(*KvGetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_KvSet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KvSetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).KvSet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_KvSet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).KvSet(ctx, req.(*KvSetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_KvDelete_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KvDeleteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).KvDelete(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_KvDelete_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).KvDelete(ctx, req.(*KvDeleteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_KvIncr_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KvIncrRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).KvIncr(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_KvIncr_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).KvIncr(ctx, req.(*KvIncrRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_KvCompareAndSet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KvCompareAndSetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).KvCompareAndSet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_KvCompareAndSet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).KvCompareAndSet(ctx, req.(*KvCompareAndSetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_Submit_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(HostServer).Submit(&grpc.GenericServerStream[SubmitRequest, SubmitResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Host_SubmitServer = grpc.ClientStreamingServer[SubmitRequest, SubmitResponse]
+
+func _Host_Authenticate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AuthenticateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).Authenticate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_Authenticate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).Authenticate(ctx, req.(*AuthenticateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_Resolve_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResolveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).Resolve(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_Resolve_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).Resolve(ctx, req.(*ResolveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_Report_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).Report(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_Report_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).Report(ctx, req.(*ReportRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Host_ServiceDesc is the grpc.ServiceDesc for Host service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Host_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "mta.plugin.v1.Host",
+	HandlerType: (*HostServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "KvGet",
+			Handler:    _Host_KvGet_Handler,
+		},
+		{
+			MethodName: "KvSet",
+			Handler:    _Host_KvSet_Handler,
+		},
+		{
+			MethodName: "KvDelete",
+			Handler:    _Host_KvDelete_Handler,
+		},
+		{
+			MethodName: "KvIncr",
+			Handler:    _Host_KvIncr_Handler,
+		},
+		{
+			MethodName: "KvCompareAndSet",
+			Handler:    _Host_KvCompareAndSet_Handler,
+		},
+		{
+			MethodName: "Authenticate",
+			Handler:    _Host_Authenticate_Handler,
+		},
+		{
+			MethodName: "Resolve",
+			Handler:    _Host_Resolve_Handler,
+		},
+		{
+			MethodName: "Report",
+			Handler:    _Host_Report_Handler,
+		},
+	},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Submit",
+			Handler:       _Host_Submit_Handler,
+			ClientStreams: true,
+		},
+	},
+	Metadata: "plugin.proto",
+}

@@ -39,6 +39,9 @@ func DialOptions() []grpc.DialOption {
 type Client struct {
 	rpc   pb.PluginClient
 	kinds map[string]*pb.Kind
+	// waits keeps the channels on which callers wait: making one costs as much as the rest of the bookkeeping. It is the
+	// client's own, since a channel of one bubble of virtual time is of no use in another.
+	waits sync.Pool
 	out   *outbox[departure]
 	stop  context.CancelFunc
 	done  chan struct{}
@@ -62,6 +65,7 @@ func NewClient(conn grpc.ClientConnInterface) *Client {
 	return &Client{
 		rpc: pb.NewPluginClient(conn), out: newOutbox[departure](), done: make(chan struct{}),
 		waiting: make(map[uint64]chan *pb.Response), abandoned: make(map[uint64]struct{}),
+		waits: sync.Pool{New: func() any { return make(chan *pb.Response, 1) }},
 	}
 }
 
@@ -226,7 +230,7 @@ func (c *Client) call(ctx context.Context, q *question) (*pb.Response, mail.Cont
 }
 
 func (c *Client) result(w chan *pb.Response, r *pb.Response) (*pb.Response, mail.Content, error) {
-	waits.Put(w)
+	c.waits.Put(w)
 	if r == nil {
 		return nil, nil, c.lost()
 	}
@@ -235,11 +239,8 @@ func (c *Client) result(w chan *pb.Response, r *pb.Response) (*pb.Response, mail
 
 func (c *Client) lost() error { return lost(c.Err()) }
 
-// waits keeps the channels on which callers wait: making one costs as much as the rest of the bookkeeping.
-var waits = sync.Pool{New: func() any { return make(chan *pb.Response, 1) }}
-
 func (c *Client) register(req *pb.Request) (chan *pb.Response, error) {
-	w := waits.Get().(chan *pb.Response)
+	w := c.waits.Get().(chan *pb.Response)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {

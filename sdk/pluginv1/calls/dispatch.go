@@ -59,6 +59,8 @@ func KindNames(v any) []string {
 	add("converter", ok)
 	_, ok = v.(bouncer)
 	add("bounce", ok)
+	_, ok = v.(observer)
+	add("observer", ok)
 	_, ok = v.(connectFilter)
 	add("connect", ok)
 	_, ok = v.(heloFilter)
@@ -101,6 +103,8 @@ func dispatch(ctx context.Context, v any, r *pb.Request, content mail.Content, s
 		return callConvert(ctx, v, c.Convert, content, streams)
 	case *pb.Request_Bounce:
 		return callBounce(ctx, v, c.Bounce)
+	case *pb.Request_Observe:
+		return callObserve(ctx, v, c.Observe)
 	}
 	return nil, ErrUnsupported
 }
