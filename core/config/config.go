@@ -237,8 +237,10 @@ func (r *Route) Way() string {
 
 // Builtin returns the name of a built-in plugin, or "" for a program of its own.
 func (p *Plugin) Builtin() string {
-	name, _ := cutBuiltin(p.Source)
-	return name
+	if name, ok := cutBuiltin(p.Source); ok {
+		return name
+	}
+	return "" // a program
 }
 
 // Plugin returns the plugin of that name, or nil.
