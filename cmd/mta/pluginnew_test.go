@@ -121,3 +121,30 @@ func TestPluginCheckFails(t *testing.T) {
 		t.Error(stderr)
 	}
 }
+
+// TestReadmePlugin builds and checks the plugin that sdk/README.md shows.
+func TestReadmePlugin(t *testing.T) {
+	readme, err := os.ReadFile("../../sdk/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, program, found := strings.Cut(string(readme), "```go\npackage main\n")
+	program, _, ended := strings.Cut(program, "```")
+	if !found || !ended {
+		t.Fatal("sdk/README.md shows no program")
+	}
+	dir := filepath.Join(t.TempDir(), "trap")
+	clone, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mta(t, filepath.Dir(dir), 0, "plugin", "new", "trap", "-sdk", clone)
+	if err := os.Remove(filepath.Join(dir, "main_test.go")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte("package main\n"+program), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	offline(t, dir, "go", "build", ".")
+	checked(t, dir, "./trap")
+}
