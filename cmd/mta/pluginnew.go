@@ -10,11 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pabal-mta/mta/sdk/python"
 	"github.com/pabal-mta/mta/sdk/scaffold"
 )
 
 func pluginNew() *cobra.Command {
-	p := scaffold.Plan{}
+	p := scaffold.Plan{Extra: python.Files}
 	cmd := &cobra.Command{
 		Use:     "new NAME",
 		Short:   "Write a plugin that builds, is tested and runs",

@@ -84,6 +84,27 @@ func TestPluginNew(t *testing.T) {
 	}
 }
 
+// TestPluginNewPython does the same for Python.
+func TestPluginNewPython(t *testing.T) {
+	const python = "/usr/bin/python3"
+	if out, err := exec.Command(python, "-c", "import grpc, google.protobuf").CombinedOutput(); err != nil {
+		t.Skipf("no Python with grpc and protobuf (Debian: python3-grpcio, python3-protobuf): %s", bytes.TrimSpace(out))
+	}
+	for name, kinds := range map[string]string{"all": strings.Join(scaffold.Kinds(), ",")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			parent := t.TempDir()
+			mta(t, parent, 0, "plugin", "new", name, "-lang", "python", "-kinds", kinds)
+			dir := filepath.Join(parent, name)
+			offline(t, dir, python, "-B", "-m", "unittest")
+			offline(t, dir, python, "-m", "zipapp", "src", "-p", python, "-o", name+".pyz")
+			checked(t, dir, "./"+name+".pyz", "-config", "mta.hcl")
+			mta(t, dir, 0, "plugin", "pin", name)
+			mta(t, dir, 0, "config", "show")
+		})
+	}
+}
+
 func TestPluginNewRefuses(t *testing.T) {
 	dir := t.TempDir()
 	for words, want := range map[string]string{

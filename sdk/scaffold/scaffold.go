@@ -37,7 +37,7 @@ type Plan struct {
 	Dir     string   // made when it is missing; what is in it stays
 	Version string   // of the module github.com/pabal-mta/mta that a Go plugin requires; unused with SDK
 	SDK     string   // a clone of that module, used in its place; "" for none
-	Extra   fs.FS    // files that go in as they are, such as the Python SDK; may be nil
+	Extra   fs.FS    // the Python SDK, which goes into src as it is; may be nil for Go
 }
 
 // Write writes the plugin and returns the names of its files.
@@ -144,7 +144,7 @@ func (p Plan) execute(t *template.Template, name string, files map[string][]byte
 		return err
 	}
 	out := b.Bytes()
-	name = strings.ReplaceAll(strings.TrimSuffix(name, ".tmpl"), "NAME", strings.ReplaceAll(p.Name, "-", "_"))
+	name = strings.ReplaceAll(strings.TrimSuffix(name, ".tmpl"), "--", "/")
 	if strings.HasSuffix(name, ".go") {
 		src, err := format.Source(out)
 		if err != nil {
@@ -157,14 +157,14 @@ func (p Plan) execute(t *template.Template, name string, files map[string][]byte
 }
 
 func (p Plan) addExtra(files map[string][]byte) error {
-	if p.Extra == nil {
+	if p.Lang != "python" || p.Extra == nil {
 		return nil
 	}
 	return fs.WalkDir(p.Extra, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		files[name], err = fs.ReadFile(p.Extra, name)
+		files["src/"+name], err = fs.ReadFile(p.Extra, name)
 		return err
 	})
 }
