@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/pabal-mta/mta/core/plugin"
+	"github.com/pabal-mta/mta/sdk/python"
 	"github.com/pabal-mta/mta/sdk/scaffold"
 )
 
@@ -84,25 +86,43 @@ func TestPluginNew(t *testing.T) {
 	}
 }
 
-// TestPluginNewPython does the same for Python.
-func TestPluginNewPython(t *testing.T) {
+// needsPython skips a test where there is no Python with grpc, and returns the interpreter.
+func needsPython(t *testing.T) string {
+	t.Helper()
 	const python = "/usr/bin/python3"
 	if out, err := exec.Command(python, "-c", "import grpc, google.protobuf").CombinedOutput(); err != nil {
 		t.Skipf("no Python with grpc and protobuf (Debian: python3-grpcio, python3-protobuf): %s", bytes.TrimSpace(out))
 	}
-	for name, kinds := range map[string]string{"all": strings.Join(scaffold.Kinds(), ",")} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			parent := t.TempDir()
-			mta(t, parent, 0, "plugin", "new", name, "-lang", "python", "-kinds", kinds)
-			dir := filepath.Join(parent, name)
-			offline(t, dir, python, "-B", "-m", "unittest")
-			offline(t, dir, python, "-m", "zipapp", "src", "-p", python, "-o", name+".pyz")
-			checked(t, dir, "./"+name+".pyz", "-config", "mta.hcl")
-			mta(t, dir, 0, "plugin", "pin", name)
-			mta(t, dir, 0, "config", "show")
-		})
+	return python
+}
+
+// TestPluginNewPython does the same for Python.
+func TestPluginNewPython(t *testing.T) {
+	t.Parallel()
+	interpreter := needsPython(t)
+	parent := t.TempDir()
+	mta(t, parent, 0, "plugin", "new", "all", "-lang", "python", "-kinds", strings.Join(scaffold.Kinds(), ","))
+	dir := filepath.Join(parent, "all")
+	offline(t, dir, interpreter, "-B", "-m", "unittest")
+	offline(t, dir, interpreter, "-m", "zipapp", "src", "-p", interpreter, "-o", "all.pyz")
+	checked(t, dir, "./all.pyz", "-config", "mta.hcl")
+	mta(t, dir, 0, "plugin", "pin", "all")
+	mta(t, dir, 0, "fmt", "-check", "mta.hcl")
+	mta(t, dir, 0, "config", "show")
+}
+
+// TestPythonExample checks examples/pyfilter.
+func TestPythonExample(t *testing.T) {
+	t.Parallel()
+	interpreter := needsPython(t)
+	dir := t.TempDir()
+	for _, files := range []fs.FS{os.DirFS("../../examples/pyfilter/src"), python.Files} {
+		if err := os.CopyFS(filepath.Join(dir, "src"), files); err != nil {
+			t.Fatal(err)
+		}
 	}
+	offline(t, dir, interpreter, "-m", "zipapp", "src", "-p", interpreter, "-o", "pyfilter.pyz")
+	checked(t, dir, "./pyfilter.pyz")
 }
 
 func TestPluginNewRefuses(t *testing.T) {

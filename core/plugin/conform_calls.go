@@ -256,8 +256,12 @@ func checkFutureCalls(ctx context.Context, e *examinee) (string, error) {
 			r.Call = nil
 			addUnknown(r.ProtoReflect())
 		})
-		if err := s.once(ctx, t.client, plain(0)); !errors.Is(err, calls.ErrUnsupported) {
-			return e.whyNot(p, fmt.Errorf("the answer is: %v", err))
+		err := s.once(ctx, t.client, plain(0))
+		if err == nil {
+			err = errors.New("it was answered as if it were known")
+		}
+		if !errors.Is(err, calls.ErrUnsupported) {
+			return e.whyNot(p, err)
 		}
 		t.rewrite(nil)
 		return t.still(ctx, e, p, s, nil)
