@@ -381,6 +381,7 @@ def serve(plugin):
     server.start()
     os.write(_handshake, ("1|1|unix|%s|grpc|\n" % path).encode())
     os.close(_handshake)
-    s.ended.wait()
+    while not s.ended.wait(1):  # a thread that waits for ever runs no signal handlers
+        pass
     server.stop(0.5).wait()
     os._exit(0)
