@@ -239,7 +239,7 @@ func (v rogueValue) Rcpt(ctx context.Context, _ *mail.Session, _ mail.Recipient)
 	}
 	work := 2 * time.Millisecond
 	if v.mode == "late" || v.mode == "forgets" {
-		work = 200 * time.Millisecond
+		work = 30 * time.Millisecond
 	}
 	select {
 	case <-time.After(work):
