@@ -181,7 +181,7 @@ class _Service:
             with self.idle:
                 self.running -= 1
                 self.idle.notify_all()
-        if not spool and len(response.converted.content.data) > _INLINE:
+        if spool is None and response.ByteSize() > _INLINE + _CHUNK:
             response = _error(wire.ERROR_KIND_FAILED, "the answer is larger than a call can carry")
         response.seq = request.seq
         return response
@@ -275,19 +275,27 @@ class _Stream:
 
     def responses(self):
         while True:
-            wait = self.expire()
-            batch = []
-            try:
-                batch.append(self.out.get(timeout=wait and max(wait, 0)))
-                while len(batch) < 256:
-                    batch.append(self.out.get_nowait())
-            except queue.Empty:
-                pass
-            if None in batch:
-                return
-            batch = [r for r in batch if r != ()]
+            batch, more = self.take(self.expire())
             if batch:
                 yield wire.Responses(responses=batch)
+            if not more:
+                return
+
+    def take(self, wait):
+        """What waits to be answered, as much as fits into a frame, and whether there may be more after it."""
+        batch, size = [], 0
+        try:
+            item = self.out.get(timeout=wait)
+            while item is not None:
+                if item != ():
+                    batch.append(item)
+                    size += item.ByteSize()
+                if size > _INLINE or len(batch) == 256:
+                    return batch, True
+                item = self.out.get_nowait()
+        except queue.Empty:
+            return batch, True
+        return batch, False
 
 
 def _take_chunks(response):
@@ -304,7 +312,7 @@ def _take_chunks(response):
 
 
 def _error(kind, words, reply=None):
-    return wire.Response(error=wire.Error(kind=kind, text=answers.text(words), reply=reply))
+    return wire.Response(error=wire.Error(kind=kind, text=answers.text(words)[:2000], reply=reply))
 
 
 def _diagnostic(path, words):

@@ -2,7 +2,9 @@ import dataclasses
 import datetime
 import ipaddress
 import os
+import queue
 import sys
+import threading
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
@@ -111,6 +113,60 @@ class AnswerTest(unittest.TestCase):
         self.service.value = Filter(None, None)
         r = self.ask(rcpt=mta.RcptCall(recipient=mta.Recipient(address="none@x.example")))
         self.assertNotIn(r.verdict.action, (mta.ACTION_CONTINUE, mta.ACTION_ACCEPT))
+
+
+class Slow:
+    def __init__(self, config, host):
+        self.go = threading.Event()
+
+    def connect(self, ctx, session):
+        self.go.wait(10)
+        return mta.proceed()
+
+    def convert(self, ctx, conversion, content):
+        return mta.converted(b"x" * (1500 << 10) * int(conversion.id), mta.BODY_TYPE_7BIT)
+
+
+class StreamTest(unittest.TestCase):
+    def setUp(self):
+        self.service = server._Service(mta.Plugin("t", "1", "", Slow, None))
+        self.service.value = self.value = Slow(None, None)
+        self.addCleanup(self.value.go.set)
+        self.requests = queue.SimpleQueue()
+        self.answers = server._Stream(self.service, iter(self.requests.get, None)).responses()
+        self.addCleanup(self.requests.put, None)
+
+    def send(self, *requests, cancel=()):
+        self.requests.put(mta.Requests(requests=requests, cancel=cancel))
+
+    def test_frames_are_bounded(self):
+        self.send(*[mta.Request(seq=n, convert=mta.Conversion(id="1")) for n in range(1, 11)])
+        seen = set()
+        while len(seen) < 10:
+            batch = next(self.answers)
+            self.assertLess(batch.ByteSize(), 5 << 20)
+            seen.update(r.seq for r in batch.responses if r.HasField("converted"))
+
+    def test_too_large(self):
+        self.send(mta.Request(seq=1, convert=mta.Conversion(id="2")))
+        self.assertEqual(next(self.answers).responses[0].error.kind, mta.ERROR_KIND_FAILED)
+
+    def test_cancel(self):
+        self.send(mta.Request(seq=1, connect=mta.SessionCall()), cancel=[1, 99])
+        r, = next(self.answers).responses
+        self.assertEqual((r.seq, r.error.kind), (1, mta.ERROR_KIND_TIMEOUT))
+        self.value.go.set()
+        self.send(mta.Request(seq=2, connect=mta.SessionCall()))  # 1 is not answered again
+        self.assertEqual([r.seq for r in next(self.answers).responses], [2])
+
+    def test_deadline(self):
+        self.send(mta.Request(seq=1, timeout_ms=20, connect=mta.SessionCall()))
+        r, = next(self.answers).responses
+        self.assertEqual((r.seq, r.error.kind), (1, mta.ERROR_KIND_TIMEOUT))
+
+    def test_end(self):
+        self.requests.put(None)
+        self.assertEqual(list(self.answers), [])
 
 
 if __name__ == "__main__":
