@@ -5,6 +5,7 @@ import os
 import queue
 import sys
 import threading
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
@@ -133,7 +134,8 @@ class StreamTest(unittest.TestCase):
         self.service.value = self.value = Slow(None, None)
         self.addCleanup(self.value.go.set)
         self.requests = queue.SimpleQueue()
-        self.answers = server._Stream(self.service, iter(self.requests.get, None)).responses()
+        self.stream = server._Stream(self.service, iter(self.requests.get, None))
+        self.answers = self.stream.responses()
         self.addCleanup(self.requests.put, None)
 
     def send(self, *requests, cancel=()):
@@ -141,6 +143,10 @@ class StreamTest(unittest.TestCase):
 
     def test_frames_are_bounded(self):
         self.send(*[mta.Request(seq=n, convert=mta.Conversion(id="1")) for n in range(1, 11)])
+        for _ in range(1000):  # until all answers wait together
+            if self.stream.out.qsize() == 20:
+                break
+            time.sleep(0.01)
         seen = set()
         while len(seen) < 10:
             batch = next(self.answers)
