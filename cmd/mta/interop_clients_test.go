@@ -22,8 +22,8 @@ func bytesFile(t *testing.T, dir string, n int) (string, []byte) {
 	return path, content
 }
 
-// python runs a script of testdata/interop, which gets the message on standard input.
-func python(t *testing.T, script, input string, args ...string) string {
+// runPython runs a script of testdata/interop, which gets the message on standard input.
+func runPython(t *testing.T, script, input string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("python3", append([]string{filepath.Join("testdata/interop", script)}, args...)...)
 	cmd.Stdin = strings.NewReader(input)
@@ -73,7 +73,7 @@ func TestInteropPython(t *testing.T) {
 	s.addAccount("파발@example.test")
 	file, _ := bytesFile(t, s.dir, 200_000)
 	// The script prints what content.py shall see: in what was sent, and so in what is stored.
-	sent := python(t, "send.py", "", s.submission, filepath.Join(s.dir, "cert.pem"), "ann@example.test", secret, file, "bob@example.test")
+	sent := runPython(t, "send.py", "", s.submission, filepath.Join(s.dir, "cert.pem"), "ann@example.test", secret, file, "bob@example.test")
 	stored := s.mailbox("bob@example.test", 1)[0]
 	if got := content(t, stored); got != sent {
 		t.Errorf("stored is\n%s\nsent was\n%s", got, sent)
@@ -81,7 +81,7 @@ func TestInteropPython(t *testing.T) {
 	contains(t, sent, "subject: 안녕하세요, 파발입니다", "text/html", "image/png", "picture.png")
 
 	// An address beyond ASCII, of the recipient and of the sender.
-	sent = python(t, "send.py", "", s.submission, filepath.Join(s.dir, "cert.pem"), "파발@example.test", secret, file, "파발@example.test")
+	sent = runPython(t, "send.py", "", s.submission, filepath.Join(s.dir, "cert.pem"), "파발@example.test", secret, file, "파발@example.test")
 	stored = s.mailbox("파발@example.test", 1)[0]
 	if got := content(t, stored); got != sent {
 		t.Errorf("stored is\n%s\nsent was\n%s", got, sent)

@@ -209,7 +209,7 @@ func TestInteropDovecotProxy(t *testing.T) {
 	list := samples(10, "carol@sender.test", to)
 	for _, l := range list {
 		for _, address := range l.to {
-			python(t, "lmtp.py", l.text, d.socket, "carol@sender.test", address)
+			runPython(t, "lmtp.py", l.text, d.socket, "carol@sender.test", address)
 		}
 	}
 	sameSamples(t, list, append(s.mailbox(to[0], sentTo(to[0], list)), s.mailbox(to[1], sentTo(to[1], list))...))

@@ -108,6 +108,7 @@ const rootHelp = `Pabal MTA: mail in, a queue that never loses it, mail out; the
   mta queue retry|hold|release|bounce|delete         change it, by -from -to -domain -state -older -id
   mta user add|password|list|remove                  accounts of the built-in plugin "users"
   mta plugin list|info|pin                           what runs, what a plugin is, and its SHA-256
+  mta plugin new|check                               write a plugin | prove one, in any language
   mta send -to ADDRESS                               one test message, with the dialogue
 
   mta version | completion SHELL

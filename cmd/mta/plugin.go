@@ -18,8 +18,8 @@ import (
 )
 
 func pluginCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "plugin", Short: "What runs, what a plugin is, and its SHA-256"}
-	cmd.AddCommand(pluginList(), pluginInfo(), pluginPin(), pluginServe())
+	cmd := &cobra.Command{Use: "plugin", Short: "What runs, what a plugin is, its SHA-256, a new one, and proof"}
+	cmd.AddCommand(pluginList(), pluginInfo(), pluginPin(), pluginNew(), pluginCheck(), pluginServe())
 	return cmd
 }
 

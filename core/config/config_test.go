@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -94,6 +95,13 @@ func testOptions() Options {
 		LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
 	}
 }
+
+// columns are blanks before a comment: how many there are depends on the length of the longest value, and so on the name
+// of the directory for temporary files.
+var columns = regexp.MustCompile(` {2,}# `)
+
+// inColumns writes such blanks as two.
+func inColumns(text string) string { return columns.ReplaceAllString(text, "  # ") }
 
 // placeTestdata copies a file or a directory of testdata to a new directory that also holds certificates, and returns its path.
 func placeTestdata(t *testing.T, name string) string {
@@ -249,7 +257,7 @@ func TestShow(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, path := load1(t, name+".hcl")
 			dir := filepath.Dir(path)
-			golden(t, name+".show", strings.ReplaceAll(show(t, c), dir, "DIR"))
+			golden(t, name+".show", inColumns(strings.ReplaceAll(show(t, c), dir, "DIR")))
 		})
 	}
 }

@@ -24,13 +24,7 @@ func (l Loader) Load(ctx context.Context, offline bool) (*config.Config, config.
 	if offline {
 		return config.Load(ctx, l.Path, o)
 	}
-	o.Describe = func(ctx context.Context, p *config.Plugin) (*config.Description, error) {
-		d, err := plugin.Describe(ctx, spec(p, l.Command))
-		if err != nil {
-			return nil, err
-		}
-		return &config.Description{Version: d.Version, Kinds: d.Kinds, Schema: d.Schema}, nil
-	}
+	o.Describe = l.describe
 	o.Validate = func(ctx context.Context, p *config.Plugin) ([]schema.Problem, error) {
 		return plugin.Validate(ctx, spec(p, l.Command))
 	}
@@ -40,6 +34,24 @@ func (l Loader) Load(ctx context.Context, offline bool) (*config.Config, config.
 // Describe asks one plugin of a configuration what it is.
 func (l Loader) Describe(ctx context.Context, p *config.Plugin) (*plugin.Description, error) {
 	return plugin.Describe(ctx, spec(p, l.Command))
+}
+
+// LoadUnpinned reads a configuration whose plugins need not be pinned yet, for who tries or pins one. It can't be run.
+func (l Loader) LoadUnpinned(ctx context.Context) (*config.Config, config.Diagnostics) {
+	return config.Load(ctx, l.Path, config.Options{Unpinned: true, Builtins: l.Builtins, Describe: l.describe})
+}
+
+// Conform proves that a plugin keeps the contract; see plugin.Conform.
+func (l Loader) Conform(ctx context.Context, p *config.Plugin, o plugin.Options, seen func(plugin.Finding)) (*plugin.Conformance, error) {
+	return plugin.Conform(ctx, spec(p, l.Command), o, seen)
+}
+
+func (l Loader) describe(ctx context.Context, p *config.Plugin) (*config.Description, error) {
+	d, err := plugin.Describe(ctx, spec(p, l.Command))
+	if err != nil {
+		return nil, err
+	}
+	return &config.Description{Version: d.Version, Kinds: d.Kinds, Schema: d.Schema}, nil
 }
 
 // spec says how the plugin of a block is started.

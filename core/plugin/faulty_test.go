@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 }
 
 func bePlugin(mode string) {
+	if rule, ok := strings.CutPrefix(mode, "rogue:"); ok {
+		beRogue(rule)
+		return
+	}
 	switch mode {
 	case "exit":
 		fmt.Fprintln(os.Stderr, "no database")

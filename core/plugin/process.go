@@ -27,6 +27,7 @@ const stopGrace = 2 * time.Second
 type process struct {
 	child  *child
 	launch *goplugin.Client
+	conn   *grpc.ClientConn
 	client *calls.Client
 	health grpc_health_v1.HealthClient
 	room   *room
@@ -112,8 +113,8 @@ func (p *process) connect(ctx context.Context, version string) error {
 	if err != nil {
 		return err
 	}
-	conn := v.(*grpc.ClientConn)
-	p.client, p.health = calls.NewClient(conn), grpc_health_v1.NewHealthClient(conn)
+	p.conn = v.(*grpc.ClientConn)
+	p.client, p.health = calls.NewClient(p.conn), grpc_health_v1.NewHealthClient(p.conn)
 	p.about, err = p.client.Describe(ctx, version)
 	return err
 }

@@ -1,0 +1,258 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/pabal-mta/mta/sdk"
+	"github.com/pabal-mta/mta/sdk/mail"
+	pb "github.com/pabal-mta/mta/sdk/pluginv1"
+	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
+)
+
+// TestConform has each mutant of a plugin break one rule, and wants the check of that rule, and no other, to fail.
+func TestConform(t *testing.T) {
+	for mode, want := range map[string]string{
+		"":          "", // the SDK itself
+		"honest":    "", // the same, served without go-plugin
+		"greets":    "handshake",
+		"sick":      "health",
+		"moody":     "describe",
+		"schema":    "schema",
+		"credulous": "bad-config",
+		"blind":     "bad-config",
+		"promises":  "configure",
+		"strict":    "future-fields",
+		"brittle":   "future-calls",
+		"illegal":   "rcpt/answers",
+		"one":       "rcpt/parallel",
+		"late":      "rcpt/deadline",
+		"forgets":   "rcpt/cancel",
+		"ascii":     "message/hostile",
+		"small":     "message/large",
+		"mortal":    "sigterm",
+		"busy":      "drain",
+		"stays":     "drain",
+		"orphan":    "lifeline",
+		"prints":    "stdout",
+	} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			c, err := Conform(t.Context(), spec(t, "rogue:"+mode), Options{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var failed []string
+			for _, f := range c.Checks {
+				if f.Result == Failing {
+					failed = append(failed, f.Name)
+					if f.Proves == "" || f.Detail == "" || f.Hint == "" {
+						t.Errorf("%+v leaves something unsaid", f)
+					}
+				}
+			}
+			// What a rule is broken by may break a later check too; the first must be the one that names it.
+			if first := strings.Join(failed[:min(1, len(failed))], ""); first != want || want == "" && len(c.Checks) < 20 {
+				t.Errorf("failed: %v; want %q first; %+v", failed, want, c)
+			}
+		})
+	}
+}
+
+// beRogue serves a plugin over gRPC as a program in any language would, and breaks the rule that mode names.
+func beRogue(mode string) {
+	served := sdk.Of(sdk.Plugin[faultyConfig]{Name: "rogue", Version: "1", Kinds: rogueValue{}, New: newRogue(mode)})
+	if mode == "" {
+		sdk.ServeAny(served)
+		return
+	}
+	if mode == "greets" {
+		fmt.Println("Welcome!")
+	}
+	var honest grab
+	sdk.Register(&honest, served, slog.New(slog.DiscardHandler), nil)
+	r := &rogue{PluginServer: honest.server, mode: mode}
+	r.live(mode)
+}
+
+func (r *rogue) live(mode string) {
+	signals := make(chan os.Signal, 2)
+	if mode != "mortal" {
+		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	}
+	if mode != "orphan" {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.NewFile(lifelineFD, "lifeline"))
+			os.Exit(1)
+		}()
+	}
+	path := filepath.Join(os.Getenv("PLUGIN_UNIX_SOCKET_DIR"), "plugin-rogue")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		panic(err)
+	}
+	s := grpc.NewServer(calls.ServerOptions()...)
+	pb.RegisterPluginServer(s, r)
+	h := health.NewServer()
+	if mode != "sick" {
+		h.SetServingStatus("plugin", grpc_health_v1.HealthCheckResponse_SERVING)
+	}
+	grpc_health_v1.RegisterHealthServer(s, h)
+	s.RegisterService(&grpc.ServiceDesc{
+		ServiceName: "plugin.GRPCController", HandlerType: (*any)(nil),
+		Methods: []grpc.MethodDesc{{MethodName: "Shutdown", Handler: func(any, context.Context, func(any) error, grpc.UnaryServerInterceptor) (any, error) {
+			if mode != "stays" {
+				os.Exit(0)
+			}
+			return &pb.DrainRequest{}, nil
+		}}},
+	}, nil)
+	fmt.Printf("1|1|unix|%s|grpc|\n", path)
+	if mode == "prints" {
+		fmt.Println("I am up")
+	}
+	_ = s.Serve(l)
+}
+
+// grab takes the server of the SDK out of its registration.
+type grab struct{ server pb.PluginServer }
+
+func (g *grab) RegisterService(_ *grpc.ServiceDesc, impl any) { g.server = impl.(pb.PluginServer) }
+
+type rogue struct {
+	pb.PluginServer
+	mode string
+}
+
+func (r *rogue) Describe(ctx context.Context, q *pb.DescribeRequest) (*pb.DescribeResponse, error) {
+	if r.mode == "strict" && len(q.ProtoReflect().GetUnknown()) > 0 {
+		return nil, errors.New("what is this?")
+	}
+	res, err := r.PluginServer.Describe(ctx, q)
+	switch r.mode {
+	case "moody":
+		res.Doc = time.Now().String()
+	case "schema":
+		res.SchemaJson = []byte(`{"attributes":[{"name":"Delay","type":"time"}]}`)
+	case "promises":
+		res.Kinds = append(res.Kinds, &pb.Kind{Name: "store"})
+	}
+	return res, err
+}
+
+func (r *rogue) Configure(ctx context.Context, q *pb.ConfigureRequest) (*pb.ConfigureResponse, error) {
+	res, err := r.PluginServer.Configure(ctx, q)
+	switch r.mode {
+	case "credulous":
+		if q.GetValidateOnly() {
+			res.Diagnostics = nil
+		}
+	case "blind":
+		for _, d := range res.GetDiagnostics() {
+			d.Path = nil
+		}
+	}
+	return res, err
+}
+
+func (r *rogue) Drain(ctx context.Context, q *pb.DrainRequest) (*pb.DrainResponse, error) {
+	if r.mode == "busy" {
+		return &pb.DrainResponse{Unfinished: 3}, nil
+	}
+	return r.PluginServer.Drain(ctx, q)
+}
+
+func (r *rogue) Calls(s grpc.BidiStreamingServer[pb.Requests, pb.Responses]) error {
+	return r.PluginServer.Calls(rogueStream{s, r.mode})
+}
+
+func (r *rogue) Large(s grpc.BidiStreamingServer[pb.Frame, pb.Frame]) error {
+	if r.mode == "small" {
+		return errors.New("too large for me")
+	}
+	return r.PluginServer.Large(s)
+}
+
+// rogueStream spoils requests and answers on their way.
+type rogueStream struct {
+	grpc.BidiStreamingServer[pb.Requests, pb.Responses]
+	mode string
+}
+
+func (s rogueStream) Recv() (*pb.Requests, error) {
+	q, err := s.BidiStreamingServer.Recv()
+	if s.mode == "brittle" && err == nil && slices.ContainsFunc(q.GetRequests(), func(r *pb.Request) bool { return r.GetCall() == nil }) {
+		return nil, errors.New("an unknown call")
+	}
+	return q, err
+}
+
+func (s rogueStream) Send(p *pb.Responses) error {
+	keep := slices.DeleteFunc(p.GetResponses(), func(r *pb.Response) bool {
+		kind := r.GetError().GetKind()
+		return kind == pb.ErrorKind_ERROR_KIND_TIMEOUT && s.mode == "late" || r.GetError().GetText() == "context canceled" && s.mode == "forgets"
+	})
+	for _, r := range keep {
+		if s.mode == "illegal" && r.GetVerdict() != nil {
+			r.GetVerdict().Action = pb.Action_ACTION_UNSPECIFIED
+		}
+	}
+	return s.BidiStreamingServer.Send(&pb.Responses{Responses: keep})
+}
+
+type rogueValue struct {
+	mode string
+	one  chan struct{}
+}
+
+func newRogue(mode string) func(context.Context, faultyConfig, sdk.Host) (any, error) {
+	return func(context.Context, faultyConfig, sdk.Host) (any, error) {
+		return rogueValue{mode, make(chan struct{}, 1)}, nil
+	}
+}
+
+// Rcpt takes its time.
+func (v rogueValue) Rcpt(ctx context.Context, _ *mail.Session, _ mail.Recipient) (mail.Verdict, error) {
+	if v.mode == "one" {
+		select {
+		case v.one <- struct{}{}:
+			defer func() { <-v.one }()
+		default:
+			return mail.Verdict{}, errors.New("one at a time, please")
+		}
+	}
+	work := 2 * time.Millisecond
+	if v.mode == "late" || v.mode == "forgets" {
+		work = 30 * time.Millisecond
+	}
+	select {
+	case <-time.After(work):
+		return mail.Continue(), nil
+	case <-ctx.Done():
+		return mail.Verdict{}, ctx.Err()
+	}
+}
+
+func (v rogueValue) Message(_ context.Context, _ *mail.Session, m *mail.Message) (mail.Verdict, error) {
+	b, err := io.ReadAll(mail.Reader(m.Content))
+	if v.mode == "ascii" && strings.ContainsFunc(string(b), func(c rune) bool { return c > 127 }) {
+		panic("what are these?")
+	}
+	return mail.Continue(), err
+}

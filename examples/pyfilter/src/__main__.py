@@ -1,0 +1,3 @@
+import pyfilter
+
+pyfilter.main()

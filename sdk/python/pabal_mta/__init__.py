@@ -1,0 +1,42 @@
+"""What the author of a plugin for the Pabal mail server imports.
+
+A plugin is a class with methods of one or more kinds; having a method is subscribing to it. It runs in a process of its
+own, which the server starts, watches and restarts:
+
+    import dataclasses
+    import pabal_mta as mta
+
+    @dataclasses.dataclass
+    class Config:
+        trap: str = mta.setting(default="spamtrap", doc="the local part that takes no mail")
+
+    class Trap:
+        def __init__(self, config, host):
+            self.config = config
+
+        def rcpt(self, ctx, session, recipient):
+            if recipient.address.startswith(self.config.trap + "@"):
+                return mta.reject(550, "5.7.1", "nobody reads that")
+            return mta.proceed()
+
+    mta.serve(mta.Plugin("trap", "0.1.0", "refuses mail to the spam trap", Trap, Config))
+
+The methods, each with a Context that knows the deadline, and what they return:
+
+    authenticate(ctx, login)           Identity(user=...), or raise BadLogin
+    store(ctx, delivery, content)      a list with one reply(...) for each delivery.to
+    lookup(ctx, addresses)             a list of exists(), unknown(), full() or alias([...])
+    convert(ctx, conversion, content)  None when nothing has to change, or converted(bytes, body)
+    bounce(ctx, failure)               notice_default(), notice(subject, text) or notice_suppress()
+    connect, helo, mail(ctx, session)  a verdict: proceed, accept, reject, tempfail, discard, quarantine
+    rcpt(ctx, session, recipient)      a verdict
+    message(ctx, session, message, content)   a verdict; class attributes needs_header, needs_body = False ask for less
+
+Session, Login and so on are the messages of plugin.proto. A method that raises Failed or OSError could not do its work; a
+ReplyError is the answer that the peer gets; any other exception is taken for a mistake in the plugin. Either way the
+server answers with a temporary failure, and the plugin lives on. Methods are called from many threads at once.
+"""
+from .answers import *  # noqa: F401,F403
+from .config import Problems, Secret, decode, schema_of, setting  # noqa: F401
+from .server import Context, Host, Plugin, serve  # noqa: F401
+from .wire import *  # noqa: F401,F403

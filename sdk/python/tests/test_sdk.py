@@ -1,0 +1,179 @@
+import dataclasses
+import datetime
+import ipaddress
+import os
+import queue
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+
+import pabal_mta as mta  # noqa: E402
+from pabal_mta import server  # noqa: E402
+
+
+@dataclasses.dataclass
+class Rule:
+    name: str = mta.setting(doc="required")
+    tries: int = mta.setting(default=3)
+
+
+@dataclasses.dataclass
+class Config:
+    delay: datetime.timedelta = mta.setting(default="1h30m")
+    nets: list[str] = mta.setting(default="192.0.2.0/24 ::1", type="cidr")
+    limit: int = mta.setting(default="10MiB", type="size")
+    mode: str = mta.setting(default="tag", one_of=["tag", "reject"])
+    token: mta.Secret = mta.setting(default="")
+    users: dict[str, str] = mta.setting(default="")
+    strict: bool = mta.setting(default=True)
+    rule: list[Rule] = mta.setting(default="")
+
+
+def problems(config, data):
+    try:
+        mta.decode(config, data)
+    except mta.Problems as e:
+        return [".".join(path) for path, _ in e.problems]
+    return None
+
+
+class ConfigTest(unittest.TestCase):
+    def test_defaults(self):
+        c = mta.decode(Config, b"")
+        self.assertEqual(c.delay, datetime.timedelta(hours=1, minutes=30))
+        self.assertEqual(c.nets, [ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("::1")])
+        self.assertEqual((c.limit, c.mode, c.users, c.strict, c.rule), (10 << 20, "tag", {}, True, []))
+
+    def test_values(self):
+        c = mta.decode(Config, b'{"delay": "2d", "limit": 7, "token": "x", "users": {"a": "b"}, "rule": [{"name": "r"}]}')
+        self.assertEqual((c.delay.days, c.limit, c.users, repr(c.token)), (2, 7, {"a": "b"}, "(secret)"))
+        self.assertEqual(c.rule, [Rule("r", 3)])
+
+    def test_wrong(self):
+        for data, want in {
+            b"{": [""], b"[]": [""], b"{} {}": [""], b"[" * 9000: [""], b'{"dealy": "1s"}': ["dealy"], b'{"delay": "1 s"}': ["delay"],
+            b'{"delay": 5}': ["delay"], b'{"nets": "x"}': ["nets"], b'{"nets": ["::1", "x"]}': ["nets.1"], b'{"strict": 1}': ["strict"],
+            b'{"mode": "x"}': ["mode"], b'{"limit": true}': ["limit"], b'{"users": {"a": 1}}': ["users.a"],
+            b'{"rule": [{"name": "a"}, {"nmae": 1}]}': ["rule.1.nmae", "rule.1.name"], b'{"token": 1}': ["token"],
+        }.items():
+            self.assertEqual(problems(Config, data), want, data)
+
+    def test_dict(self):
+        schema = {"attributes": [{"name": "n", "type": "int", "required": True}]}
+        self.assertEqual(mta.decode(schema, b'{"n": 4}'), {"n": 4})
+        self.assertEqual(problems(schema, b"{}"), ["n"])
+
+
+class Filter:
+    needs_body = False
+
+    def __init__(self, config, host):
+        pass
+
+    def rcpt(self, ctx, session, recipient):
+        what = recipient.address.split("@")[0]
+        if what == "reply":
+            raise mta.ReplyError(452, "4.2.2", "full")
+        if what == "mistake":
+            return {}["x"]
+        if what == "down":
+            raise ConnectionRefusedError("the database")
+        if what == "none":
+            return None
+        return mta.proceed()
+
+    def message(self, ctx, session, message, content):
+        return mta.proceed()
+
+
+class AnswerTest(unittest.TestCase):
+    def setUp(self):
+        self.service = server._Service(mta.Plugin("t", "1", "", Filter, Config))
+        server._log.disabled = True
+
+    def ask(self, **call):
+        return self.service.answer(mta.Context(0), mta.Request(seq=7, **call))
+
+    def test_kinds(self):
+        self.assertEqual([(k.name, k.header, k.body) for k in self.service.kinds()], [("rcpt", False, False), ("message", True, False)])
+
+    def test_errors(self):
+        self.service.value = Filter(None, None)
+        for what, want in {
+            "reply": mta.ERROR_KIND_REPLY, "mistake": mta.ERROR_KIND_PANIC, "down": mta.ERROR_KIND_FAILED, "ok": 0,
+        }.items():
+            r = self.ask(rcpt=mta.RcptCall(recipient=mta.Recipient(address=what + "@x.example")))
+            self.assertEqual((r.seq, r.error.kind), (7, want), what)
+        self.assertEqual(self.ask(connect=mta.SessionCall()).error.kind, mta.ERROR_KIND_UNSUPPORTED)
+        self.assertEqual(self.ask().error.kind, mta.ERROR_KIND_UNSUPPORTED)
+
+    def test_no_verdict_is_no_acceptance(self):
+        self.service.value = Filter(None, None)
+        r = self.ask(rcpt=mta.RcptCall(recipient=mta.Recipient(address="none@x.example")))
+        self.assertNotIn(r.verdict.action, (mta.ACTION_CONTINUE, mta.ACTION_ACCEPT))
+
+
+class Slow:
+    def __init__(self, config, host):
+        self.go = threading.Event()
+
+    def connect(self, ctx, session):
+        self.go.wait(10)
+        return mta.proceed()
+
+    def convert(self, ctx, conversion, content):
+        return mta.converted(b"x" * (1500 << 10) * int(conversion.id), mta.BODY_TYPE_7BIT)
+
+
+class StreamTest(unittest.TestCase):
+    def setUp(self):
+        self.service = server._Service(mta.Plugin("t", "1", "", Slow, None))
+        self.service.value = self.value = Slow(None, None)
+        self.addCleanup(self.value.go.set)
+        self.requests = queue.SimpleQueue()
+        self.stream = server._Stream(self.service, iter(self.requests.get, None))
+        self.answers = self.stream.responses()
+        self.addCleanup(self.requests.put, None)
+
+    def send(self, *requests, cancel=()):
+        self.requests.put(mta.Requests(requests=requests, cancel=cancel))
+
+    def test_frames_are_bounded(self):
+        self.send(*[mta.Request(seq=n, convert=mta.Conversion(id="1")) for n in range(1, 11)])
+        for _ in range(1000):  # until all answers wait together
+            if self.stream.out.qsize() == 20:
+                break
+            time.sleep(0.01)
+        seen = set()
+        while len(seen) < 10:
+            batch = next(self.answers)
+            self.assertLess(batch.ByteSize(), 5 << 20)
+            seen.update(r.seq for r in batch.responses if r.HasField("converted"))
+
+    def test_too_large(self):
+        self.send(mta.Request(seq=1, convert=mta.Conversion(id="2")))
+        self.assertEqual(next(self.answers).responses[0].error.kind, mta.ERROR_KIND_FAILED)
+
+    def test_cancel(self):
+        self.send(mta.Request(seq=1, connect=mta.SessionCall()), cancel=[1, 99])
+        r, = next(self.answers).responses
+        self.assertEqual((r.seq, r.error.kind), (1, mta.ERROR_KIND_TIMEOUT))
+        self.value.go.set()
+        self.send(mta.Request(seq=2, connect=mta.SessionCall()))  # 1 is not answered again
+        self.assertEqual([r.seq for r in next(self.answers).responses], [2])
+
+    def test_deadline(self):
+        self.send(mta.Request(seq=1, timeout_ms=20, connect=mta.SessionCall()))
+        r, = next(self.answers).responses
+        self.assertEqual((r.seq, r.error.kind), (1, mta.ERROR_KIND_TIMEOUT))
+
+    def test_end(self):
+        self.requests.put(None)
+        self.assertEqual(list(self.answers), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
