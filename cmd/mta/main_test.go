@@ -35,6 +35,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ports": cmdPorts, "expand": cmdExpand, "up": cmdUp, "smtp": cmdSMTP, "await": cmdAwait,
+			"mailsystem": cmdMailSystem, "mailwire": cmdMailWire, "maildeliver": cmdMailDeliver,
 		},
 	})
 }

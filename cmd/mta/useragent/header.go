@@ -102,9 +102,23 @@ func parseAddresses(value string) []*mail.Address {
 	for one := range strings.SplitSeq(value, ",") {
 		if a, err := p.Parse(strings.TrimSpace(one)); err == nil {
 			list = append(list, a)
+		} else if a := salvage(one); a != nil {
+			list = append(list, a)
 		}
 	}
 	return list
+}
+
+// salvage finds an address in angle brackets behind a name that is not right.
+func salvage(text string) *mail.Address {
+	name, rest, ok := strings.Cut(text, "<")
+	inside, _, closed := strings.Cut(rest, ">")
+	a, err := mail.ParseAddress(inside)
+	if !ok || !closed || err != nil {
+		return nil
+	}
+	a.Name = SafeLine(strings.Trim(decodeWords(name), "\" \t"))
+	return a
 }
 
 // MessageIDs returns the message ids that a field holds, with their angle brackets.
