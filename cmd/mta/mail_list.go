@@ -2,8 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -155,8 +153,8 @@ func (m *mailFlags) watchCommand() *cobra.Command {
 				return nil
 			})
 		})
-		if errors.Is(err, context.Canceled) || cmd.Context().Err() != nil {
-			return nil
+		if cmd.Context().Err() != nil {
+			err = nil // an interrupt is how it ends
 		}
 		return err
 	}

@@ -31,17 +31,27 @@ const maxFields = 10000
 // is no field is left out, and a header without an end is a message without a body.
 func cutHeader(b []byte) (Header, []byte) {
 	var h Header
+	var value strings.Builder // of the last field, which may go on
+	finish := func() {
+		if len(h) > 0 {
+			h[len(h)-1].Value = strings.TrimSpace(value.String())
+		}
+		value.Reset()
+	}
+	defer finish()
 	for len(b) > 0 {
 		line, rest := cutLine(b)
 		text := string(trimEOL(line))
-		switch name, value, ok := strings.Cut(text, ":"); {
+		switch name, start, ok := strings.Cut(text, ":"); {
 		case text == "":
 			return h, rest
 		case (text[0] == ' ' || text[0] == '\t') && len(h) > 0:
-			h[len(h)-1].Value += text
+			value.WriteString(text)
 		case !ok || len(h) >= maxFields:
 		default:
-			h = append(h, Field{strings.TrimRight(name, " \t"), strings.TrimSpace(value)})
+			finish()
+			h = append(h, Field{Name: strings.TrimRight(name, " \t")})
+			value.WriteString(start)
 		}
 		b = rest
 	}

@@ -184,13 +184,13 @@ func (l *Letter) body(f Form) (*entity, error) {
 			return nil, err
 		}
 		shown := textEntity("text/html", "; charset=utf-8", source, f)
-		body = multipart("alternative", "", f, body, shown)
+		body = nest("alternative", "", f, body, shown)
 		if len(l.Pictures) > 0 {
 			parts := []*entity{body}
 			for i, p := range l.Pictures {
 				parts = append(parts, fileEntity(p, "inline", ids[i], f))
 			}
-			body = multipart("related", `; type="multipart/alternative"`, f, parts...)
+			body = nest("related", `; type="multipart/alternative"`, f, parts...)
 		}
 	} else if len(l.Pictures) > 0 {
 		return nil, errors.New("pictures are shown by HTML, and the letter has none")
@@ -200,7 +200,7 @@ func (l *Letter) body(f Form) (*entity, error) {
 		for _, a := range l.Attachments {
 			parts = append(parts, fileEntity(a, "attachment", "", f))
 		}
-		body = multipart("mixed", "", f, parts...)
+		body = nest("mixed", "", f, parts...)
 	}
 	return body, nil
 }

@@ -43,7 +43,7 @@ func (a *Account) Mailbox(ctx context.Context) (*Mailbox, error) {
 		return nil, err
 	}
 	if err := b.client.Login(a.User, password).Wait(); err != nil {
-		b.client.Close()
+		_ = b.client.Close() // what failed before is the better word
 		return nil, fmt.Errorf("login as %s at %s: %w", a.User, a.IMAP, err)
 	}
 	return b, nil
@@ -70,11 +70,11 @@ func (a *Account) connectMailbox(ctx context.Context, w way) (*Mailbox, error) {
 	}
 	b.client = imapclient.New(conn, options)
 	if err := b.client.WaitGreeting(); err != nil {
-		b.client.Close()
-		return nil, fmt.Errorf("%s: %w", a.IMAP, err)
+		_ = b.client.Close() // what failed before is the better word
+		return nil, fmt.Errorf("%s does not greet (does it want TLS from the first byte? -tls implicit): %w", a.IMAP, err)
 	}
 	if caps := b.client.Caps(); w == asNeeded && caps.Has(imap.CapLoginDisabled) && caps.Has(imap.CapStartTLS) {
-		b.client.Close()
+		_ = b.client.Close() // what failed before is the better word
 		return a.connectMailbox(ctx, startTLS)
 	}
 	return b, nil
@@ -145,6 +145,12 @@ func (b *Mailbox) Folders(counts bool) ([]Folder, error) {
 		}
 		folders = append(folders, f)
 	}
+	slices.SortFunc(folders, func(a, b Folder) int {
+		if inbox := strings.EqualFold(a.Name, "INBOX"); inbox != strings.EqualFold(b.Name, "INBOX") {
+			return map[bool]int{true: -1, false: 1}[inbox]
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
 	return folders, nil
 }
 

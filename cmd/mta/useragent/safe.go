@@ -96,7 +96,7 @@ const maxFileName = 200
 // or dashes, nothing that a shell, a terminal or a file system reads as something else. It returns "" when nothing is left.
 func FileName(s string) string {
 	s = strings.ToValidUTF8(strings.ReplaceAll(s, `\`, "/"), "_")
-	s = path.Base("/" + s)
+	s = strings.TrimPrefix(path.Base("/"+s), "/")
 	s = strings.Map(func(c rune) rune {
 		switch {
 		case isInvisible(c):

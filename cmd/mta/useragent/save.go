@@ -17,7 +17,7 @@ func SaveFiles(dir string, files []File, force bool, saved func(name string, siz
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing is lost with a directory
 	taken := map[string]bool{}
 	for _, f := range files {
 		name := distinctName(f.Name, taken)

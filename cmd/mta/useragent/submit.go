@@ -39,7 +39,7 @@ func (a *Account) Submission(ctx context.Context) (*Submission, error) {
 	}
 	s := &Submission{client, a.Submit}
 	if err := a.smtpLogin(ctx, s); err != nil {
-		client.Close()
+		_ = client.Close() // what failed before is the better word
 		return nil, err
 	}
 	return s, nil
@@ -62,13 +62,13 @@ func (a *Account) smtpClient(ctx context.Context, w way) (*smtp.Client, error) {
 	client := smtp.NewClient(conn)
 	client.SubmissionTimeout = 10 * time.Minute
 	if err := client.Hello(ehloName()); err != nil {
-		client.Close()
+		_ = client.Close() // what failed before is the better word
 		return nil, fmt.Errorf("%s: %w", a.Submit, err)
 	}
 	if w == asNeeded {
 		_, auth := client.Extension("AUTH")
 		if canTLS, _ := client.Extension("STARTTLS"); canTLS && auth == "" {
-			client.Close()
+			_ = client.Close() // what failed before is the better word
 			return a.smtpClient(ctx, startTLS)
 		}
 	}

@@ -286,8 +286,8 @@ func isAttributeChar(c byte) bool {
 	return c > ' ' && c < 0x7f && !strings.ContainsRune(`*'%()<>@,;:\"/[]?=`, rune(c))
 }
 
-// multipart puts parts behind each other (RFC 2046, 5.1).
-func multipart(kind, rest string, f Form, parts ...*entity) *entity {
+// nest puts parts behind each other (RFC 2046, 5.1).
+func nest(kind, rest string, f Form, parts ...*entity) *entity {
 	boundary := f.Boundary()
 	e := &entity{}
 	e.head.field("Content-Type", "multipart/"+kind+`; boundary="`+boundary+`"`+rest)
