@@ -245,7 +245,7 @@ func (w *writing) send(cmd *cobra.Command, a *useragent.Account, l *useragent.Le
 		if err != nil {
 			return err
 		}
-		defer box.Close()
+		defer func() { _ = box.Close() }() // what was asked for is done before
 		var failed error
 		if !w.noCopy {
 			form.Bcc = true

@@ -88,7 +88,11 @@ func Unflow(text string, delsp bool) string {
 			open = false
 		}
 		if !open {
-			b.WriteString(strings.Repeat("> ", depth))
+			marks := strings.Repeat("> ", depth)
+			if line == "" {
+				marks = strings.TrimSuffix(marks, " ")
+			}
+			b.WriteString(marks)
 		}
 		open = strings.HasSuffix(line, " ") && !signature
 		openDepth = depth

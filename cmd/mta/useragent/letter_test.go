@@ -140,7 +140,9 @@ func TestCompose(t *testing.T) {
 		files       map[string][]byte
 	}{
 		{name: "plain", shape: "text/plain"},
-		{name: "korean-8bit", shape: "text/plain", eightBit: true, change: func(l *Letter) { l.Text, l.Subject = korean, "점심 같이 먹을까요? 회사 앞 새로 생긴 식당에서 열두 시에 만나요" }},
+		{name: "korean-8bit", shape: "text/plain", eightBit: true, change: func(l *Letter) {
+			l.Text, l.Subject = korean, "점심 같이 먹을까요? 회사 앞 새로 생긴 식당에서 열두 시에 만나요"
+		}},
 		{name: "korean-7bit", shape: "text/plain", change: func(l *Letter) { l.Text = korean }},
 		{name: "html", shape: "alternative(text/plain text/html)", eightBit: true, change: func(l *Letter) {
 			l.Text, l.HTML = "", strings.ReplaceAll(page, "<img src='cid:logo' alt=Logo>", "")
@@ -333,7 +335,7 @@ func TestAnswers(t *testing.T) {
 	for i := range 100 {
 		long += fmt.Sprintf(" <%d@x>", i)
 	}
-	if refs := Read([]byte(long + "\r\n\r\n")).Reply(nil, false).References; len(refs) != maxReferences || refs[0] != "<0@x>" || refs[maxReferences-1] != "<last@x>" {
+	if refs := Read([]byte(long+"\r\n\r\n")).Reply(nil, false).References; len(refs) != maxReferences || refs[0] != "<0@x>" || refs[maxReferences-1] != "<last@x>" {
 		t.Errorf("References of a long thread: %v", refs)
 	}
 }
@@ -358,6 +360,7 @@ func TestFlow(t *testing.T) {
 		"a \nb\n":             "a b\n",
 		"a \n> b\n":           "a \n> b\n",
 		">> a \n>> b\n> c\n":  "> > a b\n> c\n",
+		"> a\n>\n":            "> a\n>\n",
 		"a \n-- \nAnn\n":      "a \n-- \nAnn\n",
 		"  stuffed\n":         " stuffed\n",
 		"no end of the line ": "no end of the line \n",
