@@ -237,10 +237,15 @@ func (b *Mailbox) Find(q Query) ([]imap.UID, error) {
 	if err != nil {
 		return nil, err
 	}
-	// "n:*" holds the last message even when its number is below n (RFC 9051, 9).
-	uids := slices.DeleteFunc(data.AllUIDs(), func(n imap.UID) bool { return n <= q.After })
+	return later(data.AllUIDs(), q.After), nil
+}
+
+// later sorts the numbers, and leaves out what is not after n: "n:*" holds the last message even when its number is
+// below n (RFC 9051, 9).
+func later(uids []imap.UID, n imap.UID) []imap.UID {
+	uids = slices.DeleteFunc(uids, func(u imap.UID) bool { return u <= n })
 	slices.Sort(uids)
-	return uids, nil
+	return uids
 }
 
 // Entries calls fn for each of these messages, as they come.

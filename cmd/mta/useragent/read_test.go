@@ -7,10 +7,13 @@ import (
 	"net/mail"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/emersion/go-imap/v2"
 )
 
 func TestReadCharsets(t *testing.T) {
@@ -261,6 +264,15 @@ func TestSaveStays(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(dir, "link")); err != nil || string(b) != "new" {
 		t.Errorf("the file inside is %q, %v", b, err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "mine"), []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := save("mine", false); err == nil {
+		t.Error("a file is overwritten unasked")
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "mine")); err != nil || string(b) != "old" {
+		t.Errorf("a file that was there is %q, %v", b, err)
+	}
 	if err := save("../escape", false); err != nil {
 		t.Error(err)
 	}
@@ -322,5 +334,11 @@ func TestPage(t *testing.T) {
 	}
 	if plain := string(Read([]byte("Subject: x\r\n\r\n<b>\x1b")).Page()); !strings.Contains(plain, `&lt;b&gt;\x1b`) {
 		t.Errorf("a plain text: %s", plain)
+	}
+}
+
+func TestLater(t *testing.T) {
+	if got := later([]imap.UID{9, 3, 7}, 3); !slices.Equal(got, []imap.UID{7, 9}) {
+		t.Errorf("after 3: %v", got)
 	}
 }
