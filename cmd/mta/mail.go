@@ -55,8 +55,26 @@ func mailCommand() *cobra.Command {
 		m.composeCommand(), m.replyCommand(), m.forwardCommand(), m.draftCommand(),
 		m.flagCommand(), m.moveCommand(), m.deleteCommand(), m.foldersCommand(), m.watchCommand(),
 	)
+	for _, sub := range cmd.Commands() {
+		run := sub.RunE
+		sub.RunE = func(cmd *cobra.Command, args []string) error { return harmless(run(cmd, args)) }
+	}
 	return cmd
 }
+
+// harmlessError is an error whose words may be those of a strange server: they can't move the cursor.
+type harmlessError struct{ error }
+
+func harmless(err error) error {
+	if err == nil {
+		return nil
+	}
+	return harmlessError{err}
+}
+
+func (h harmlessError) Error() string { return useragent.SafeText(h.error.Error()) }
+
+func (h harmlessError) Unwrap() error { return h.error }
 
 // resolve finds the account: each word from the first place that has it.
 func (m *mailFlags) resolve(cmd *cobra.Command) (*useragent.Account, error) {
@@ -232,6 +250,6 @@ func printRaw(w io.Writer, b []byte) error {
 // quietly runs what should not undo the success of what came before it: its failure is a warning.
 func quietly(cmd *cobra.Command, what string, fn func(context.Context) error) {
 	if err := fn(cmd.Context()); err != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "mta: %s: %v\n", what, err)
+		fmt.Fprintf(cmd.ErrOrStderr(), "mta: %s: %v\n", what, harmless(err))
 	}
 }

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -52,4 +55,12 @@ func cmdMailWire(ts *testscript.TestScript, neg bool, args []string) {
 func cmdMailDeliver(ts *testscript.TestScript, neg bool, args []string) {
 	text := strings.NewReplacer(`\e`, "\x1b", "\n", "\r\n").Replace(ts.ReadFile(args[1]))
 	ts.Check(mailSystem(ts).Deliver(args[0], []byte(text)))
+}
+
+// TestHarmless: the words of a server reach the terminal without what moves the cursor, and the exit code stays.
+func TestHarmless(t *testing.T) {
+	err := harmless(fmt.Errorf("%w", unreachable{errors.New("\x1b[2J\u202e\r\nno")}))
+	if got := err.Error(); got != `\x1b[2J\u202e`+"\nno" || exitCode(err) != exitUnreachable || harmless(nil) != nil {
+		t.Errorf("%q, exit code %d", got, exitCode(err))
+	}
 }

@@ -284,7 +284,7 @@ func submit(cmd *cobra.Command, a *useragent.Account, from string, to []string, 
 		err = s.Send(from, to, message, utf8, progress(cmd, "sending"))
 	}
 	if closed := s.Close(); err == nil && closed != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "mta: sent; taking leave: %v\n", closed)
+		fmt.Fprintf(cmd.ErrOrStderr(), "mta: sent; taking leave: %v\n", harmless(closed))
 	}
 	return form, err
 }
