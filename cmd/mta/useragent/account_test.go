@@ -27,7 +27,7 @@ func TestAccountFile(t *testing.T) {
 	if p, err := a.Password(t.Context()); err != nil || p != "two words" {
 		t.Errorf("password %q, %v", p, err)
 	}
-	for name, text := range map[string]string{"unknown key": "adress = \"a\"", "no HCL": "x =", "password": "password = \"secret\""} {
+	for name, text := range map[string]string{"unknown key": "addresses = \"a\"", "no HCL": "x =", "password": "password = \"secret\""} {
 		write(text)
 		if _, err := LoadAccount(path, true); err == nil || !strings.Contains(err.Error(), "mail.hcl") {
 			t.Errorf("%s: %v", name, err)

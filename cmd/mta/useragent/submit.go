@@ -125,6 +125,9 @@ func (s *Submission) Send(from string, to []string, message []byte, utf8 bool, p
 	if can, _ := s.client.Extension("SMTPUTF8"); utf8 && !can {
 		return fmt.Errorf("an address has other letters than ASCII, and %s does not take that (SMTPUTF8)", s.server)
 	}
+	if !s.Form().EightBit && !isASCII(message) {
+		return fmt.Errorf("the message is 8-bit as it was written, and %s takes 7-bit only", s.server)
+	}
 	if err := s.client.Mail(from, opts); err != nil {
 		return fmt.Errorf("%s refuses the sender %s: %w", s.server, from, err)
 	}
