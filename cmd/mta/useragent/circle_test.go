@@ -144,22 +144,27 @@ func TestCircle(t *testing.T) {
 	if p := m.Pictures(); len(p) != 1 || !bytes.Equal(p[0].Bytes(), picture) {
 		t.Error("the picture has changed")
 	}
+	answerAndForward(t, s, bobAccount, m)
+	if err := box.Mark(found, []imap.Flag{imap.FlagAnswered}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
 
+// answerAndForward is the second half of the circle: carol, who got a copy, gets the answer and the message itself.
+func answerAndForward(t *testing.T, s *mailtest.Server, bobAccount *useragent.Account, m *useragent.Message) {
+	t.Helper()
 	answer := m.Reply(bobAccount.Own(), true)
 	if addresses(answer.To) != ann || addresses(answer.Cc) != carol || answer.Subject != "Re: 점심 — lunch" {
 		t.Errorf("answer to %s, cc %s, %s", addresses(answer.To), addresses(answer.Cc), answer.Subject)
 	}
 	answer.From, answer.Text = addr(t, bob)[0], m.Quoted()+"\nGladly.\n"
 	send(t, bobAccount, answer)
-	if err := box.Mark(found, []imap.Flag{imap.FlagAnswered}, nil); err != nil {
-		t.Fatal(err)
-	}
 	passed := m.Forward(false)
 	passed.From, passed.To = addr(t, bob)[0], addr(t, carol)
 	send(t, bobAccount, passed)
 
 	inbox := open(t, account(t, s, carol), "INBOX")
-	found, err = inbox.Find(useragent.Query{Text: "점심"})
+	found, err := inbox.Find(useragent.Query{Text: "점심"})
 	if err != nil || len(found) == 0 {
 		t.Fatalf("carol found %v, %v", found, err)
 	}

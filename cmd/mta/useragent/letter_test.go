@@ -129,16 +129,19 @@ func base(t *testing.T) *Letter {
 	return &Letter{From: one(t, "Ann <ann@example.test>"), To: many(t, "bob@example.test"), Subject: "Lunch", Date: when, ID: "<1@example.test>", Text: "At noon?\n"}
 }
 
-func TestCompose(t *testing.T) {
+// composing is a letter, and what an independent reader should find in it.
+type composing struct {
+	name, shape string
+	eightBit    bool
+	bcc         bool
+	change      func(*Letter)
+	files       map[string][]byte
+}
+
+func composings(t *testing.T) []composing {
 	picture := []byte("\x89PNG\r\n\x1a\n\x00\xff picture")
 	binary := bytes.Repeat([]byte{0, 1, 0xfe, '\r', '\n', '.'}, 40)
-	tests := []struct {
-		name, shape string
-		eightBit    bool
-		bcc         bool
-		change      func(*Letter)
-		files       map[string][]byte
-	}{
+	return []composing{
 		{name: "plain", shape: "text/plain"},
 		{name: "korean-8bit", shape: "text/plain", eightBit: true, change: func(l *Letter) {
 			l.Text, l.Subject = korean, "점심 같이 먹을까요? 회사 앞 새로 생긴 식당에서 열두 시에 만나요"
@@ -173,7 +176,10 @@ func TestCompose(t *testing.T) {
 			}
 		}},
 	}
-	for _, test := range tests {
+}
+
+func TestCompose(t *testing.T) {
+	for _, test := range composings(t) {
 		t.Run(test.name, func(t *testing.T) {
 			l := base(t)
 			if test.change != nil {
