@@ -61,7 +61,7 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.Is(err, admin.ErrNotRunning):
+	case errors.Is(err, admin.ErrNotRunning), errors.As(err, new(unreachable)):
 		return exitUnreachable
 	default:
 		return exitWrong
@@ -109,6 +109,7 @@ const rootHelp = `Pabal MTA: mail in, a queue that never loses it, mail out; the
   mta user add|password|list|remove                  accounts of the built-in plugin "users"
   mta plugin list|info|pin                           what runs, what a plugin is, and its SHA-256
   mta plugin new|check                               write a plugin | prove one, in any language
+  mta mail list|read|save|reply|forward|compose      the mail program, for any IMAP and submission server
   mta send -to ADDRESS                               one test message, with the dialogue
 
   mta version | completion SHELL
@@ -148,7 +149,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		serveCommand(), checkCommand(), fmtCommand(), configCommand(),
 		statusCommand(), reloadCommand(), stopCommand(),
-		queueCommand(), userCommand(), pluginCommand(), sendCommand(), versionCommand(),
+		queueCommand(), userCommand(), pluginCommand(), mailCommand(), sendCommand(), versionCommand(),
 	)
 	for _, c := range allCommands(root) {
 		if c.HasSubCommands() && c != root && c.RunE == nil {

@@ -47,6 +47,7 @@ func TestScripts(t *testing.T) {
 			"ports": cmdPorts, "expand": cmdExpand, "up": cmdUp, "smtp": cmdSMTP, "await": cmdAwait,
 			"capture": cmdCapture, "until": cmdUntil, "houserules": cmdHouseRules,
 			"build": cmdBuild, "page": cmdPage, "tell": cmdTell, "mails": cmdMails, "held": cmdHeld,
+			"mailsystem": cmdMailSystem, "mailwire": cmdMailWire, "maildeliver": cmdMailDeliver,
 		},
 	})
 }
