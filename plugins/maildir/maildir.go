@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pabal-mta/mta/plugins/maildir/box"
+	"github.com/pabal-mta/mta/plugins/maildir/gate"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
 
@@ -34,6 +36,9 @@ type Config struct {
 	Aliases    map[string]string `mta:"aliases,optional" doc:"address = \"address, address\"; @example.com stands for all addresses of a domain that have no mailbox"`
 	Separator  string            `mta:"separator,optional" default:"+" doc:"ann+anything@example.com goes to ann@example.com; empty: it does not"`
 	Postmaster string            `mta:"postmaster,optional" doc:"who gets mail for postmaster where that is neither account nor alias; the first account unless set"`
+
+	IMAP []gate.Config `mta:"imap,block" doc:"a listener for IMAP; none: no IMAP. Implicit TLS and STARTTLS are two blocks"`
+	POP3 []gate.Config `mta:"pop3,block" doc:"a listener for POP3; none: no POP3"`
 }
 
 // Maildir keeps mail in folders.
@@ -44,6 +49,9 @@ type Maildir struct {
 	host   string
 	stored *stored
 	tries  atomic.Uint64 // makes the names in tmp differ
+
+	boxes   *box.Store // what IMAP and POP3 show; nil without listeners
+	servers []server
 }
 
 // New checks the configuration. It makes no folder yet.
@@ -162,6 +170,9 @@ func (m *Maildir) deliver(ctx context.Context, d *mail.Delivery, to mail.Address
 		return err
 	}
 	m.stored.add(key, d.Time)
+	if m.boxes != nil {
+		m.boxes.Delivered(rel)
+	}
 	return nil
 }
 

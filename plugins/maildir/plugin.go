@@ -13,7 +13,11 @@ func Plugin() sdk.Served {
 		Name: "maildir", Version: "0.1.0", Doc: "where mail is kept: a Maildir for each account, as Dovecot reads it",
 		Kinds: (*Maildir)(nil),
 		New: func(_ context.Context, cfg Config, host sdk.Host) (any, error) {
-			return New(cfg, host.Logger())
+			m, err := New(cfg, host.Logger())
+			if err != nil {
+				return nil, err
+			}
+			return m, m.Listen(cfg, host)
 		},
 	})
 }
@@ -33,5 +37,11 @@ func (c Config) Check() (problems []schema.Problem) {
 	}
 	_, err = parseOptional(c.Postmaster)
 	report(err, "postmaster")
+	for _, l := range c.IMAP {
+		problems = append(problems, l.Check("imap")...)
+	}
+	for _, l := range c.POP3 {
+		problems = append(problems, l.Check("pop3")...)
+	}
 	return problems
 }
