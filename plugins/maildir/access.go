@@ -34,11 +34,11 @@ func (m *Maildir) Listen(cfg Config, host any) error {
 		return errNoAuth
 	}
 	guard := gate.NewGuard(auth)
-	m.boxes = box.New(m.host, m.openRoot)
 	log := m.log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	m.boxes = box.New(m.host, m.openRoot, log)
 	for _, c := range cfg.IMAP {
 		if err := m.serve(c, imap.Refuse, log, func(g *gate.Gate) server { return imap.Serve(g, guard, m.boxes, log) }); err != nil {
 			return err

@@ -11,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +56,7 @@ type Opener func(account string) (key string, root *os.Root, err error)
 type Store struct {
 	open  Opener
 	host  string
+	log   *slog.Logger
 	files atomic.Uint64 // makes the names of new files differ
 
 	mu       sync.Mutex
@@ -61,8 +64,8 @@ type Store struct {
 }
 
 // New makes a store. Host is our name in file names.
-func New(host string, open Opener) *Store {
-	return &Store{open: open, host: host, accounts: make(map[string]*Account)}
+func New(host string, open Opener, log *slog.Logger) *Store {
+	return &Store{open: open, host: host, log: log, accounts: make(map[string]*Account)}
 }
 
 // Account is a person's folders, shared by all sessions of that person.
@@ -285,6 +288,9 @@ func (a *Account) Create(name string) error {
 	return makeFolder(a.root, dir)
 }
 
+// graves begins the names of folders that are being removed.
+const graves = "deleted."
+
 // Delete removes a folder and what is in it, for good.
 func (a *Account) Delete(name string) error {
 	dir, err := dirOf(name)
@@ -295,7 +301,7 @@ func (a *Account) Delete(name string) error {
 		return ErrInbox
 	}
 	// Under another name first: what a crash leaves of it is no folder.
-	grave := "tmp/deleted." + a.uniqueName()
+	grave := path.Join("tmp", graves+a.uniqueName())
 	if err := a.root.Rename(dir, grave); errors.Is(err, fs.ErrNotExist) {
 		return ErrNoFolder
 	} else if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -281,8 +282,12 @@ func (m *Mailbox) sweep() {
 	for {
 		entries, err := d.ReadDir(1024)
 		for _, e := range entries {
+			if e.IsDir() && strings.HasPrefix(e.Name(), graves) {
+				_ = m.root().RemoveAll(path.Join(dir, e.Name())) // the same
+				continue
+			}
 			if info, err := e.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > stale {
-				_ = m.root().Remove(path.Join(dir, e.Name())) // the next one tries again
+				_ = m.root().Remove(path.Join(dir, e.Name())) // the next sweep tries again
 			}
 		}
 		if err != nil {

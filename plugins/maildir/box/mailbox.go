@@ -61,10 +61,11 @@ type Mailbox struct {
 	read     time.Time    // when that began
 	took     time.Duration
 	changed  chan struct{} // closed at the next change
+	warned   map[string]string
 }
 
 func newMailbox(a *Account, dir string) *Mailbox {
-	return &Mailbox{account: a, dir: dir, byName: make(map[string]*Message), changed: make(chan struct{})}
+	return &Mailbox{account: a, dir: dir, byName: make(map[string]*Message), warned: make(map[string]string), changed: make(chan struct{})}
 }
 
 func (m *Mailbox) root() *os.Root { return m.account.root }
@@ -171,20 +172,29 @@ func (m *Mailbox) scanLocked() error {
 		}
 		missing = m.missing()
 	}
-	if err := m.admit(fresh); err != nil {
-		return err
-	}
+	// On a full disk new mail gets no UIDs, and waits; what is known already can be read.
+	m.warn("new mail can't be shown yet", m.admit(fresh))
 	for name, uid := range m.uids.known { // of files that are no longer there
 		missing = append(missing, &Message{UID: uid, name: name})
 	}
 	clear(m.uids.known)
-	if err := m.bury(missing); err != nil {
-		return err
-	}
+	m.warn("what is gone can't be written down", m.bury(missing))
 	if m.mod != before {
 		m.notify()
 	}
 	return nil
+}
+
+// warn logs a trouble that the folder can be used in spite of, once until it is another.
+func (m *Mailbox) warn(what string, err error) {
+	if err == nil {
+		delete(m.warned, what)
+		return
+	}
+	if m.warned[what] != err.Error() {
+		m.warned[what] = err.Error()
+		m.account.store.log.Warn(what, "account", m.account.key, "folder", m.dir, "error", err)
+	}
 }
 
 // list reads new and cur, in this order because messages go this way. It returns the files of no message.

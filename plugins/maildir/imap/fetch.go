@@ -93,11 +93,10 @@ func (f *fetch) message(seq uint32) (broken bool, err error) {
 	}
 	defer free()
 	flags := f.options.Flags
+	var unmarked error
 	if f.seen && f.folder.Marks(msg).Flags&box.Seen == 0 {
-		if err := f.folder.Mark(msg, box.Add, box.Seen); err != nil {
-			return false, err
-		}
-		flags = true // RFC 9051, 6.4.5: the change is part of the answer
+		unmarked = f.folder.Mark(msg, box.Add, box.Seen) // the message is shown all the same
+		flags = true                                     // RFC 9051, 6.4.5: the change is part of the answer
 	}
 	if err := f.write(seq, msg, c, flags); err != nil {
 		return true, err
@@ -105,7 +104,7 @@ func (f *fetch) message(seq uint32) (broken bool, err error) {
 	if flags {
 		f.view.Told(seq)
 	}
-	return false, nil
+	return false, unmarked
 }
 
 // read reads what is needed before anything is written: a response that has begun can't be taken back.

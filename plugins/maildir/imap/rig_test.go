@@ -70,7 +70,7 @@ func (r *rig) start(change func(*gate.Config)) {
 		}
 		root, err := os.OpenRoot(dir)
 		return account, root, err
-	})
+	}, log)
 	r.server = Serve(g, gate.NewGuard(fakeAuth{}), r.store, log)
 	r.t.Cleanup(r.server.Close)
 }

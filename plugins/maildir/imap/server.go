@@ -66,6 +66,14 @@ func (s *Server) serve(l net.Listener) {
 	}
 }
 
+// Addresses returns where it listens.
+func (s *Server) Addresses() (all []string) {
+	for _, l := range s.gate.Listeners() {
+		all = append(all, l.Addr().String())
+	}
+	return all
+}
+
 // Close ends all sessions.
 func (s *Server) Close() {
 	s.cancel()

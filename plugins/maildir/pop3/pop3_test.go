@@ -67,7 +67,7 @@ func newServer(t *testing.T, change func(*gate.Config), messages ...string) (add
 	store := box.New("host", func(account string) (string, *os.Root, error) {
 		root, err := os.OpenRoot(filepath.Join(dir, account))
 		return account, root, err
-	})
+	}, log)
 	s := Serve(g, gate.NewGuard(fakeAuth{}), store, log)
 	t.Cleanup(s.Close)
 	return g.Listeners()[0].Addr().String(), dir
