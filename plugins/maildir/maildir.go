@@ -7,6 +7,10 @@
 //
 // The same delivery is stored once, see stored.go. Lines are kept with LF, as Maildir programs expect; a message that this
 // would change (binary parts with LF of their own) is kept byte for byte.
+//
+// With blocks imap and pop3 the same process lets people read their mail, on listeners of its own: package box is what they
+// see, gate is the door, imap and pop3 are the languages. Without such a block there is no listener; Dovecot on the same
+// folders is as good, even at the same time.
 package maildir
 
 import (

@@ -26,7 +26,7 @@ func raw(t testing.TB, addr string) (net.Conn, *bufio.Reader) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(8 * time.Second))
 	t.Cleanup(func() { conn.Close() })
 	r := bufio.NewReader(conn)
 	if _, err := r.ReadString('\n'); err != nil {
@@ -39,6 +39,9 @@ func raw(t testing.TB, addr string) (net.Conn, *bufio.Reader) {
 func until(r *bufio.Reader, prefix string) string {
 	for {
 		line, err := r.ReadString('\n')
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return "open"
+		}
 		if err != nil {
 			return "closed"
 		}
@@ -55,6 +58,7 @@ func TestHostileInput(t *testing.T) {
 		"http":                "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
 		"endless line":        strings.Repeat("A", 200_000),
 		"literal before auth": "a APPEND INBOX {60000000+}\r\n" + strings.Repeat("x", 200_000),
+		"literal to discard":  "a APPEND INBOX {60000000}\r\n" + strings.Repeat("x", 200_000),
 		"literals in search":  "a SEARCH" + strings.Repeat(" TEXT {4096+}\r\n"+strings.Repeat("y", 4096), 40),
 	} {
 		conn, br := raw(t, r.addr)
@@ -98,6 +102,39 @@ func TestHostileCommands(t *testing.T) {
 	}
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("it took %v", took)
+	}
+}
+
+// A number means the same message until the client has been told (RFC 9051, 7.5.1).
+func TestExpungeIsToldWhenItMayBe(t *testing.T) {
+	r := newRig(t, nil)
+	for i := range 3 {
+		r.deliver("ann", fmt.Sprintf("%d.a.h", i+1), letter)
+	}
+	conn, br := raw(t, r.addr)
+	fmt.Fprint(conn, "a LOGIN ann right\r\nb SELECT INBOX\r\n")
+	until(br, "b ")
+	other := r.login("ann", nil)
+	if _, err := other.Select("INBOX", nil).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Store(imap.SeqSetNum(1), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Silent: true, Flags: []imap.Flag{imap.FlagDeleted}}, nil).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Expunge().Collect(); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range [][2]string{
+		{"c FETCH 2 UID", "* 2 FETCH (UID 2)"}, {"c2 NOOP", "* 1 EXPUNGE"}, {"d FETCH 2 UID", "* 2 FETCH (UID 3)"},
+	} {
+		fmt.Fprint(conn, test[0]+"\r\n")
+		if got := strings.TrimSpace(until(br, "* ")); got != test[1] {
+			t.Errorf("%s: %q, want %q", test[0], got, test[1])
+		}
+		tag, _, _ := strings.Cut(test[0], " ")
+		if got := until(br, ""); !strings.HasPrefix(got, tag+" ") {
+			t.Errorf("%s: %q", test[0], got)
+		}
 	}
 }
 
