@@ -122,8 +122,11 @@ func TestFlagsAreInFileNames(t *testing.T) {
 	if err := os.Rename(filepath.Join(cur, "1000.a.host,S=10:2,FPSa"), filepath.Join(cur, "1000.a.host,S=10:2,RXa")); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Noop().Wait(); err != nil {
-		t.Fatal(err)
+	// On a busy machine a folder that has just been read is not read again at once.
+	for start := time.Now(); time.Since(start) < 2*time.Second && !slices.Contains(flagsOf(t, c, 1), imap.FlagAnswered); {
+		if err := c.Noop().Wait(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if f := flagsOf(t, c, 1); !slices.Equal(f, []imap.Flag{`\Answered`, "work"}) {
 		t.Errorf("%v", f)
