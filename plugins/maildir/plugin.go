@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/pabal-mta/mta/sdk"
 	"github.com/pabal-mta/mta/sdk/schema"
@@ -37,11 +38,11 @@ func (c Config) Check() (problems []schema.Problem) {
 	}
 	_, err = parseOptional(c.Postmaster)
 	report(err, "postmaster")
-	for _, l := range c.IMAP {
-		problems = append(problems, l.Check("imap")...)
+	for i, l := range c.IMAP {
+		problems = append(problems, l.Check("imap", strconv.Itoa(i))...)
 	}
-	for _, l := range c.POP3 {
-		problems = append(problems, l.Check("pop3")...)
+	for i, l := range c.POP3 {
+		problems = append(problems, l.Check("pop3", strconv.Itoa(i))...)
 	}
 	return problems
 }
