@@ -43,7 +43,8 @@ plugin "users" {
 }
 
 plugin "mailboxes" {
-  source = "builtin:maildir" # where mail is kept
+  source = "builtin:maildir" # where mail is kept, and read by IMAP and POP3
+  auth   = plugin.users      # who may read
   config {
     path     = "./var/mail/{domain}/{user}"
     accounts = "./var/users" # each account has a mailbox

@@ -7,6 +7,10 @@
 //
 // The same delivery is stored once, see stored.go. Lines are kept with LF, as Maildir programs expect; a message that this
 // would change (binary parts with LF of their own) is kept byte for byte.
+//
+// With blocks imap and pop3 the same process lets people read their mail, on listeners of its own: package box is what they
+// see, gate is the door, imap and pop3 are the languages. Without such a block there is no listener; Dovecot on the same
+// folders is as good, even at the same time.
 package maildir
 
 import (
@@ -22,6 +26,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pabal-mta/mta/plugins/maildir/box"
+	"github.com/pabal-mta/mta/plugins/maildir/gate"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
 
@@ -35,6 +41,9 @@ type Config struct {
 	Aliases    map[string]string `mta:"aliases,optional" doc:"address = \"address, address\"; @example.com stands for all addresses of a domain that have no mailbox"`
 	Separator  string            `mta:"separator,optional" default:"+" doc:"ann+anything@example.com goes to ann@example.com; empty: it does not"`
 	Postmaster string            `mta:"postmaster,optional" doc:"who gets mail for postmaster where that is neither account nor alias; the first account unless set"`
+
+	IMAP []gate.Config `mta:"imap,block" doc:"a listener for IMAP; none: no IMAP. Implicit TLS and STARTTLS are two blocks"`
+	POP3 []gate.Config `mta:"pop3,block" doc:"a listener for POP3; none: no POP3"`
 }
 
 // Maildir keeps mail in folders.
@@ -45,6 +54,9 @@ type Maildir struct {
 	host   string
 	stored *stored
 	tries  atomic.Uint64 // makes the names in tmp differ
+
+	boxes   *box.Store // what IMAP and POP3 show; nil without listeners
+	servers []server
 }
 
 // New checks the configuration. It makes no folder yet.
@@ -164,6 +176,9 @@ func (m *Maildir) deliver(ctx context.Context, d *mail.Delivery, to mail.Address
 		return err
 	}
 	m.stored.add(key, d.Time)
+	if m.boxes != nil {
+		m.boxes.Delivered(rel)
+	}
 	return nil
 }
 

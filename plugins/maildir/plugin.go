@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/pabal-mta/mta/sdk"
 	"github.com/pabal-mta/mta/sdk/schema"
@@ -13,7 +14,11 @@ func Plugin() sdk.Served {
 		Name: "maildir", Version: "0.1.0", Doc: "where mail is kept: a Maildir for each account, as Dovecot reads it",
 		Kinds: (*Maildir)(nil),
 		New: func(_ context.Context, cfg Config, host sdk.Host) (any, error) {
-			return New(cfg, host.Logger())
+			m, err := New(cfg, host.Logger())
+			if err != nil {
+				return nil, err
+			}
+			return m, m.Listen(cfg, host)
 		},
 	})
 }
@@ -33,5 +38,11 @@ func (c Config) Check() (problems []schema.Problem) {
 	}
 	_, err = parseOptional(c.Postmaster)
 	report(err, "postmaster")
+	for i, l := range c.IMAP {
+		problems = append(problems, l.Check("imap", strconv.Itoa(i))...)
+	}
+	for i, l := range c.POP3 {
+		problems = append(problems, l.Check("pop3", strconv.Itoa(i))...)
+	}
 	return problems
 }

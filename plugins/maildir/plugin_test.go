@@ -57,6 +57,9 @@ func TestConfigProblems(t *testing.T) {
 		"aliases ann@example.com":  `{"path": "{user}", "aliases": {"ann@example.com": "bob"}}`,
 		"aliases @not a domain.xx": `{"path": "{user}", "aliases": {"@not a domain.xx": "bob@example.com"}}`,
 		"postmaster":               `{"path": "{user}", "postmaster": "me"}`,
+		"imap 1 insecure_auth": `{"path": "{user}", "imap": [{"address": ["127.0.0.1:1"], "insecure_auth": true},
+			{"address": ["0.0.0.0:1"], "insecure_auth": true}]}`,
+		"pop3 0 cert_file": `{"path": "{user}", "pop3": [{"address": ["127.0.0.1:1"]}]}`,
 	} {
 		if p := plugintest.Problems(t, maildir.Plugin(), config); len(p) != 1 || strings.Join(p[0].Path, " ") != path {
 			t.Errorf("%s: %v", config, p)

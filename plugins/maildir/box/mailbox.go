@@ -1,0 +1,452 @@
+package box
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Errors that a session has an answer of its own for.
+var (
+	// ErrGone says that the message has been removed.
+	ErrGone = errors.New("the message is no longer there")
+	// ErrNoFolder says that there is no such folder.
+	ErrNoFolder = errors.New("there is no such folder")
+
+	errReplaced = errors.New("the folder has been replaced by another")
+)
+
+// Message is one message of a folder. What it is called changes when flags do: ask the mailbox.
+type Message struct {
+	UID  uint32
+	name string // the unique part, before ":2,"
+
+	// Guarded by the mailbox.
+	sub   string // "new" or "cur"
+	info  string // what follows the name: "" or ":2,..."
+	flags Flags
+	other string // letters of the info that are not ours
+	mod   uint64 // the change of the mailbox that changed it last
+	scan  uint32 // the last scan that saw it
+	gone  bool
+	size  int64 // with CRLF; 0: not known yet
+	date  time.Time
+}
+
+// Mailbox is an open folder, shared by all its sessions.
+type Mailbox struct {
+	account *Account
+	dir     string // "." or ".Sent"
+	refs    int    // guarded by the account
+
+	mu       sync.Mutex
+	msgs     []*Message // by UID
+	byName   map[string]*Message
+	uids     *uidTable
+	keywords keywords
+	keyStamp time.Time
+	mod      uint64
+	scans    uint32
+	dead     bool // deleted or replaced: all messages are gone for who has it open
+	loaded   bool
+	stamps   [2]time.Time // of new and cur, when they were read
+	read     time.Time    // when that began
+	took     time.Duration
+	changed  chan struct{} // closed at the next change
+	warned   map[string]string
+}
+
+func newMailbox(a *Account, dir string) *Mailbox {
+	return &Mailbox{account: a, dir: dir, byName: make(map[string]*Message), warned: make(map[string]string), changed: make(chan struct{})}
+}
+
+func (m *Mailbox) root() *os.Root { return m.account.root }
+
+// coarse is how far apart two changes must be for the time of a directory to tell them apart.
+const coarse = 50 * time.Millisecond
+
+// cheap is how long reading a folder may take and still be done at each command.
+const cheap = 20 * time.Millisecond
+
+// Sync looks for what others have changed. Unless it must, it does nothing while nothing has changed, and it spends at
+// most a fifth of the time on reading a large folder that changes all the time.
+func (m *Mailbox) Sync(must bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sync(must)
+}
+
+func (m *Mailbox) sync(must bool) error {
+	if m.dead {
+		return nil
+	}
+	stamps, err := m.stat()
+	if errors.Is(err, fs.ErrNotExist) && m.loaded {
+		m.kill()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	settled := m.read.Sub(stamps[0]) > coarse && m.read.Sub(stamps[1]) > coarse
+	if m.loaded && stamps == m.stamps && settled || !must && m.loaded && m.took > cheap && time.Since(m.read) < 5*m.took {
+		return nil
+	}
+	start := time.Now()
+	err = m.scanLocked()
+	if errors.Is(err, errReplaced) {
+		m.kill()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m.stamps, m.read, m.took, m.loaded = stamps, start, time.Since(start), true
+	return nil
+}
+
+func (m *Mailbox) stat() (stamps [2]time.Time, err error) {
+	for i, sub := range []string{"new", "cur"} {
+		info, err := m.root().Stat(path.Join(m.dir, sub))
+		if err != nil {
+			return stamps, err
+		}
+		stamps[i] = info.ModTime()
+	}
+	return stamps, nil
+}
+
+// kill makes an end of the mailbox: its folder is no longer there.
+func (m *Mailbox) kill() {
+	m.dead = true
+	m.remove(m.msgs)
+	m.notify()
+}
+
+func (m *Mailbox) notify() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// Changed returns a channel that is closed at the next change that this process sees.
+func (m *Mailbox) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+// found is a file that a scan has met and that no message in memory has.
+type found struct {
+	name, sub, info string
+}
+
+// scanLocked reads the folder and gives UIDs to what is new in it.
+func (m *Mailbox) scanLocked() error {
+	unlock, err := m.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := m.readUIDs(); err != nil {
+		return err
+	}
+	m.readKeywords()
+	before := m.mod
+	fresh, err := m.list()
+	if err != nil {
+		return err
+	}
+	missing := m.missing()
+	if len(missing) > 0 {
+		// A file that is being renamed may be in neither list: gone is what a second look does not see either.
+		if fresh, err = m.list(); err != nil {
+			return err
+		}
+		missing = m.missing()
+	}
+	// On a full disk new mail gets no UIDs, and waits; what is known already can be read.
+	m.warn("new mail can't be shown yet", m.admit(fresh))
+	for name, uid := range m.uids.known { // of files that are no longer there
+		missing = append(missing, &Message{UID: uid, name: name})
+	}
+	clear(m.uids.known)
+	m.warn("what is gone can't be written down", m.bury(missing))
+	if m.mod != before {
+		m.notify()
+	}
+	return nil
+}
+
+// warn logs a trouble that the folder can be used in spite of, once until it is another.
+func (m *Mailbox) warn(what string, err error) {
+	if err == nil {
+		delete(m.warned, what)
+		return
+	}
+	if m.warned[what] != err.Error() {
+		m.warned[what] = err.Error()
+		m.account.store.log.Warn(what, "account", m.account.key, "folder", m.dir, "error", err)
+	}
+}
+
+// list reads new and cur, in this order because messages go this way. It returns the files of no message.
+func (m *Mailbox) list() ([]found, error) {
+	m.scans++
+	var fresh []found
+	seen := make(map[string]bool)
+	for _, sub := range []string{"new", "cur"} {
+		d, err := m.root().Open(path.Join(m.dir, sub))
+		if err != nil {
+			return nil, err
+		}
+		for err == nil {
+			var entries []os.DirEntry
+			entries, err = d.ReadDir(4096)
+			for _, e := range entries {
+				f, ok := parseName(e, sub)
+				if !ok || m.see(f) || seen[f.name] {
+					continue
+				}
+				seen[f.name] = true
+				fresh = append(fresh, f)
+			}
+		}
+		d.Close()
+		if err != io.EOF {
+			return nil, err
+		}
+	}
+	return fresh, nil
+}
+
+func parseName(e os.DirEntry, sub string) (found, bool) {
+	name := e.Name()
+	if name[0] == '.' || !e.Type().IsRegular() {
+		return found{}, false
+	}
+	base, info := name, ""
+	if i := strings.LastIndexByte(name, ':'); i > 0 {
+		base, info = name[:i], name[i:]
+	}
+	return found{base, sub, info}, true
+}
+
+// see brings a message up to date with its file, and says whether there is one of that name.
+func (m *Mailbox) see(f found) bool {
+	msg := m.byName[f.name]
+	if msg == nil {
+		return false
+	}
+	if msg.scan == m.scans && msg.sub == f.sub {
+		return true // two files of one name; the first counts
+	}
+	msg.scan = m.scans
+	if msg.sub == f.sub && msg.info == f.info {
+		return true
+	}
+	msg.sub, msg.info = f.sub, f.info
+	flags, other := parseInfo(f)
+	msg.other = other
+	if flags != msg.flags {
+		m.mod++
+		msg.flags, msg.mod = flags, m.mod
+	}
+	return true
+}
+
+// parseInfo reads the flags of a file; in new there are none.
+func parseInfo(f found) (Flags, string) {
+	s, ok := strings.CutPrefix(f.info, ":2,")
+	if !ok || f.sub == "new" {
+		return 0, ""
+	}
+	return parseFlags(s)
+}
+
+func (m *Mailbox) missing() (missing []*Message) {
+	for _, msg := range m.msgs {
+		if msg.scan != m.scans {
+			missing = append(missing, msg)
+		}
+	}
+	return missing
+}
+
+// admit makes messages of files, in the order in which they came in. New UIDs are on stable storage before it returns.
+func (m *Mailbox) admit(fresh []found) error {
+	if len(fresh) == 0 {
+		return nil
+	}
+	slices.SortFunc(fresh, compareAge)
+	added := make([]*Message, 0, len(fresh))
+	next := m.uids.next
+	var lines []byte
+	for _, f := range fresh {
+		uid, known := m.uids.known[f.name]
+		if !known {
+			uid = next
+			next++
+			lines = appendUID(lines, uid, f.name)
+		}
+		msg := &Message{UID: uid, name: f.name, sub: f.sub, info: f.info, scan: m.scans, size: sizeOf(f.name)}
+		msg.flags, msg.other = parseInfo(f)
+		added = append(added, msg)
+	}
+	if next > maxUID {
+		return errUIDs
+	}
+	if err := m.appendUIDs(lines); err != nil {
+		return err
+	}
+	m.uids.next = next
+	m.add(added)
+	return nil
+}
+
+func (m *Mailbox) add(added []*Message) {
+	m.mod++
+	for _, msg := range added {
+		msg.mod = m.mod
+		delete(m.uids.known, msg.name)
+		m.byName[msg.name] = msg
+	}
+	m.msgs = append(m.msgs, added...)
+	byUID := func(a, b *Message) int { return int(int64(a.UID) - int64(b.UID)) }
+	if !slices.IsSortedFunc(m.msgs, byUID) {
+		m.msgs = slices.SortedFunc(slices.Values(m.msgs), byUID)
+	}
+}
+
+// bury forgets messages whose files are gone, and writes that down.
+func (m *Mailbox) bury(gone []*Message) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	m.remove(gone)
+	var lines []byte
+	for _, msg := range gone {
+		lines = append(strconv.AppendInt(lines, -int64(msg.UID), 10), '\n')
+	}
+	m.uids.dead += 2 * len(gone)
+	if m.uids.dead > 2*len(m.msgs)+1000 && len(m.uids.known) == 0 {
+		return m.rewriteUIDs()
+	}
+	return m.appendUIDs(lines)
+}
+
+// remove takes messages out. Sessions that still show them find them marked as gone.
+func (m *Mailbox) remove(gone []*Message) {
+	if len(gone) == 0 {
+		return
+	}
+	m.mod++
+	for _, msg := range gone {
+		msg.gone, msg.mod = true, m.mod
+		if m.byName[msg.name] == msg {
+			delete(m.byName, msg.name)
+		}
+	}
+	m.msgs = slices.DeleteFunc(slices.Clone(m.msgs), func(msg *Message) bool { return msg.gone })
+}
+
+// compareAge orders files by the second that their name begins with, then by name.
+func compareAge(a, b found) int {
+	x, y := second(a.name), second(b.name)
+	if x != y {
+		if x < y {
+			return -1
+		}
+		return 1
+	}
+	return strings.Compare(a.name, b.name)
+}
+
+func second(name string) int64 {
+	head, _, _ := strings.Cut(name, ".")
+	n, err := strconv.ParseInt(head, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// sizeOf returns the size with CRLF that a name tells (Maildir++ and Dovecot), or 0.
+func sizeOf(name string) int64 {
+	return field(name, ",W=")
+}
+
+func field(name, key string) int64 {
+	_, rest, ok := strings.Cut(name, key)
+	if !ok {
+		return 0
+	}
+	rest, _, _ = strings.Cut(rest, ",")
+	n, err := strconv.ParseInt(rest, 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+// readKeywords reads the names of keywords if they have changed. Without them letters mean nothing.
+func (m *Mailbox) readKeywords() {
+	name := path.Join(m.dir, keywordFile)
+	info, err := m.root().Stat(name)
+	if err != nil || info.ModTime().Equal(m.keyStamp) || info.Size() > 64<<10 || !info.Mode().IsRegular() {
+		return
+	}
+	b, err := m.root().ReadFile(name)
+	if err != nil {
+		return
+	}
+	m.keywords, m.keyStamp = parseKeywords(b), info.ModTime()
+}
+
+// onFile runs do with the name of the message's file, and once more when others have renamed it meanwhile.
+func (m *Mailbox) onFile(msg *Message, do func(name string) error) error {
+	for range 3 {
+		m.mu.Lock()
+		gone, name := msg.gone, m.fileName(msg)
+		m.mu.Unlock()
+		if gone {
+			return ErrGone
+		}
+		err := do(name)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := m.Sync(true); err != nil {
+			return err
+		}
+	}
+	return ErrGone
+}
+
+func (m *Mailbox) fileName(msg *Message) string {
+	return path.Join(m.dir, msg.sub, msg.name+msg.info)
+}
+
+// open opens a message's file. What is no file (a pipe that somebody has put there) is refused without waiting for it.
+func (m *Mailbox) open(msg *Message) (f *os.File, info os.FileInfo, err error) {
+	err = m.onFile(msg, func(name string) error {
+		if f, err = m.root().OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0); err != nil {
+			return err
+		}
+		if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
+			err = errors.New("no regular file")
+		}
+		if err != nil {
+			f.Close()
+		}
+		return err
+	})
+	return f, info, err
+}

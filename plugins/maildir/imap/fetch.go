@@ -1,0 +1,268 @@
+package imap
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapserver"
+
+	"github.com/pabal-mta/mta/plugins/maildir/box"
+)
+
+// maxSections bounds what one FETCH asks of each message, so that a line of a command can't ask for a message ten thousand
+// times.
+const maxSections = 64
+
+// fetch is a FETCH that runs.
+type fetch struct {
+	*session
+	w       *imapserver.FetchWriter
+	options *imap.FetchOptions
+	load    bool // the whole message
+	header  bool // its header
+	seen    bool // it marks messages as seen
+}
+
+// Fetch writes what is asked for of each message. Messages that are gone or can't be read are left out, and the answer is
+// NO then.
+func (s *session) Fetch(w *imapserver.FetchWriter, set imap.NumSet, options *imap.FetchOptions) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(options.BodySection)+len(options.BinarySection)+len(options.BinarySectionSize) > maxSections {
+		return no(imap.ResponseCodeLimit, "Too many sections in one FETCH")
+	}
+	f := fetch{session: s, w: w, options: options}
+	f.plan()
+	flush := s.under.Hold()
+	defer func() { err = errors.Join(err, flush()) }()
+	var missed error
+	for _, seq := range s.numbers(set) {
+		broken, err := f.message(seq)
+		if broken {
+			return err
+		}
+		if err != nil && (missed == nil || errors.Is(missed, box.ErrGone)) {
+			missed = err
+		}
+	}
+	return s.answer("reading messages", missed)
+}
+
+func (f *fetch) plan() {
+	o := f.options
+	f.load = o.BodyStructure != nil || len(o.BinarySection)+len(o.BinarySectionSize) > 0
+	f.header = o.Envelope
+	for _, b := range o.BodySection {
+		if len(b.Part) == 0 && b.Specifier == imap.PartSpecifierHeader {
+			f.header = true
+		} else {
+			f.load = true
+		}
+		f.seen = f.seen || !b.Peek
+	}
+	for _, b := range o.BinarySection {
+		f.seen = f.seen || !b.Peek
+	}
+	f.seen = f.seen && !f.readOnly
+}
+
+// content is what has been read of a message.
+type content struct {
+	size   int64
+	date   time.Time
+	whole  *box.Part // nil unless needed
+	all    []byte
+	header []byte
+	binary [][]byte
+	sizes  []uint32
+}
+
+// message answers for one message. Broken says that the connection can't be used any more.
+func (f *fetch) message(seq uint32) (broken bool, err error) {
+	msg := f.view.At(seq)
+	if !f.load && !f.header && f.view.Gone(msg) {
+		return false, box.ErrGone
+	}
+	c, free, err := f.read(msg)
+	if err != nil {
+		return false, err
+	}
+	defer free()
+	flags := f.options.Flags
+	var unmarked error
+	if f.seen && f.folder.Marks(msg).Flags&box.Seen == 0 {
+		unmarked = f.folder.Mark(msg, box.Add, box.Seen) // the message is shown all the same
+		flags = true                                     // RFC 9051, 6.4.5: the change is part of the answer
+	}
+	if err := f.write(seq, msg, c, flags); err != nil {
+		return true, err
+	}
+	if flags {
+		f.view.Told(seq)
+	}
+	return false, unmarked
+}
+
+// read reads what is needed before anything is written: a response that has begun can't be taken back.
+func (f *fetch) read(msg *box.Message) (c *content, free func(), err error) {
+	c, free = &content{}, func() {}
+	switch {
+	case f.load:
+		if c.all, free, err = f.folder.Load(msg); err != nil {
+			return nil, nil, err
+		}
+		c.whole = box.Parse(c.all)
+		c.header = c.whole.Header
+	case f.header:
+		if c.header, err = f.folder.LoadHeader(msg); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := f.measure(msg, c); err != nil {
+		free()
+		return nil, nil, err
+	}
+	return c, free, nil
+}
+
+func (f *fetch) measure(msg *box.Message, c *content) (err error) {
+	if f.options.RFC822Size {
+		if c.size, err = f.folder.Size(msg); err != nil {
+			return err
+		}
+	}
+	if f.options.InternalDate {
+		if c.date, err = f.folder.Date(msg); err != nil {
+			return err
+		}
+	}
+	for _, b := range f.options.BinarySection {
+		data, err := decoded(c.whole, c.all, b.Part)
+		if err != nil {
+			return err
+		}
+		c.binary = append(c.binary, cut(data, b.Partial))
+	}
+	for _, b := range f.options.BinarySectionSize {
+		data, err := decoded(c.whole, c.all, b.Part)
+		if err != nil {
+			return err
+		}
+		c.sizes = append(c.sizes, uint32(len(data)))
+	}
+	return nil
+}
+
+func (f *fetch) write(seq uint32, msg *box.Message, c *content, flags bool) error {
+	o, w := f.options, f.w.CreateMessage(seq)
+	if o.UID {
+		w.WriteUID(imap.UID(msg.UID))
+	}
+	if flags {
+		w.WriteFlags(words(f.folder.Marks(msg)))
+	}
+	if o.InternalDate {
+		w.WriteInternalDate(c.date.UTC())
+	}
+	if o.RFC822Size {
+		w.WriteRFC822Size(c.size)
+	}
+	if o.Envelope {
+		w.WriteEnvelope(envelope(c.header))
+	}
+	if o.BodyStructure != nil {
+		w.WriteBodyStructure(structure(c.whole))
+	}
+	for _, b := range o.BodySection {
+		data := cut(section(c, b), b.Partial)
+		lit := w.WriteBodySection(b, int64(len(data)))
+		if err := writeLiteral(lit, data); err != nil {
+			return errors.Join(err, w.Close())
+		}
+	}
+	for i, b := range o.BinarySection {
+		lit := w.WriteBinarySection(b, int64(len(c.binary[i])))
+		if err := writeLiteral(lit, c.binary[i]); err != nil {
+			return errors.Join(err, w.Close())
+		}
+	}
+	for i, b := range o.BinarySectionSize {
+		w.WriteBinarySectionSize(b, c.sizes[i])
+	}
+	return w.Close()
+}
+
+func writeLiteral(w interface {
+	Write([]byte) (int, error)
+	Close() error
+}, data []byte) error {
+	_, err := w.Write(data)
+	return errors.Join(err, w.Close())
+}
+
+// cut returns the part of a section that is asked for.
+func cut(b []byte, p *imap.SectionPartial) []byte {
+	if p == nil {
+		return b
+	}
+	if p.Offset < 0 || p.Size < 0 || p.Offset >= int64(len(b)) {
+		return nil
+	}
+	b = b[p.Offset:]
+	return b[:min(p.Size, int64(len(b)))]
+}
+
+// section returns a section of a message (RFC 9051, 6.4.5.1). One that is not there is empty.
+func section(c *content, b *imap.FetchItemBodySection) []byte {
+	if len(b.Part) == 0 {
+		switch b.Specifier {
+		case imap.PartSpecifierHeader:
+			return filter(c.header, b)
+		case imap.PartSpecifierText:
+			return c.whole.Body
+		case imap.PartSpecifierNone:
+			return c.all
+		}
+		return nil
+	}
+	p := c.whole.Find(b.Part)
+	if p == nil {
+		return nil
+	}
+	inner := p.IsMessage() && len(p.Parts) == 1
+	switch {
+	case b.Specifier == imap.PartSpecifierNone:
+		return p.Body
+	case b.Specifier == imap.PartSpecifierMIME:
+		return p.Header
+	case b.Specifier == imap.PartSpecifierHeader && inner:
+		return filter(p.Parts[0].Header, b)
+	case b.Specifier == imap.PartSpecifierText && inner:
+		return p.Parts[0].Body
+	}
+	return nil
+}
+
+// filter returns the fields of a header that are asked for, and the empty line.
+func filter(header []byte, b *imap.FetchItemBodySection) []byte {
+	names, keep := b.HeaderFields, true
+	if len(names) == 0 {
+		names, keep = b.HeaderFieldsNot, false
+	}
+	if len(names) == 0 {
+		return header
+	}
+	var out bytes.Buffer
+	for f := range box.Fields(header) {
+		named := slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, f.Name) })
+		if named == keep {
+			out.Write(f.Raw)
+		}
+	}
+	out.WriteString("\r\n")
+	return out.Bytes()
+}

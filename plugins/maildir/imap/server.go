@@ -1,0 +1,91 @@
+// Package imap serves the folders of package box by IMAP4rev1 and IMAP4rev2 (RFC 3501, RFC 9051), with IDLE, MOVE, UIDPLUS,
+// SPECIAL-USE, NAMESPACE, LIST-STATUS, SEARCHRES, BINARY and APPENDLIMIT.
+//
+// The wire is emersion/go-imap's; what that leaves open is closed here and by the gate: bytes and time before the login,
+// connections, the cost of a FETCH or a SEARCH, patterns. A message that can't be read is left out of an answer that ends
+// in NO. Nobody's flags, folders or messages are touched without a login, and only those of the login's account then.
+package imap
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapserver"
+
+	"github.com/pabal-mta/mta/plugins/maildir/box"
+	"github.com/pabal-mta/mta/plugins/maildir/gate"
+)
+
+// Refuse is what a client above a limit is told.
+const Refuse = "* BYE too many connections, try again later\r\n"
+
+// appendLimit is the largest message that a client may put into a folder, in bytes.
+const appendLimit = 64 << 20
+
+// Server serves one block of the configuration.
+type Server struct {
+	gate  *gate.Gate
+	guard *gate.Guard
+	store *box.Store
+	log   *slog.Logger
+	imap  *imapserver.Server
+
+	ctx    context.Context // until Close
+	cancel context.CancelFunc
+	wait   sync.WaitGroup
+}
+
+// Serve begins to serve what the gate accepts; Close ends it.
+func Serve(g *gate.Gate, guard *gate.Guard, store *box.Store, log *slog.Logger) *Server {
+	s := &Server{gate: g, guard: guard, store: store, log: log}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.imap = imapserver.New(&imapserver.Options{
+		NewSession: s.newSession,
+		Caps: imap.CapSet{
+			imap.CapIMAP4rev1: {}, imap.CapIMAP4rev2: {}, imap.CapNamespace: {}, imap.CapUIDPlus: {}, imap.CapESearch: {},
+			imap.CapSearchRes: {}, imap.CapListExtended: {}, imap.CapListStatus: {}, imap.CapMove: {}, imap.CapStatusSize: {},
+			imap.CapBinary: {}, imap.CapChildren: {}, imap.CapSpecialUse: {},
+		},
+		Logger:       logger{log},
+		TLSConfig:    g.TLS(),
+		InsecureAuth: g.InsecureAuth(),
+	})
+	for _, l := range g.Listeners() {
+		s.wait.Go(func() { s.serve(l) })
+	}
+	return s
+}
+
+func (s *Server) serve(l net.Listener) {
+	if err := s.imap.Serve(l); err != nil && s.ctx.Err() == nil {
+		s.log.Error("the IMAP listener has ended", "address", l.Addr().String(), "error", err)
+	}
+}
+
+// Addresses returns where it listens.
+func (s *Server) Addresses() (all []string) {
+	for _, l := range s.gate.Listeners() {
+		all = append(all, l.Addr().String())
+	}
+	return all
+}
+
+// Close ends all sessions.
+func (s *Server) Close() {
+	s.cancel()
+	s.gate.Close()
+	_ = s.imap.Close() // the listeners are closed already, and that is all that it can tell
+	s.wait.Wait()
+}
+
+// logger takes what the library has to say: a client's mistakes are no business of the operator's.
+type logger struct{ log *slog.Logger }
+
+// Printf logs a line.
+func (l logger) Printf(format string, args ...any) {
+	l.log.Debug("imap: " + fmt.Sprintf(format, args...))
+}
