@@ -51,6 +51,14 @@ plugin "mailboxes" {
     aliases = {
       "team@example.test" = "ann@example.test, bob@example.test"
     }
+    imap {
+      address       = ["127.0.0.1:1143"]
+      insecure_auth = true # passwords without TLS, on loopback only
+    }
+    pop3 {
+      address       = ["127.0.0.1:1110"]
+      insecure_auth = true
+    }
   }
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -206,6 +208,9 @@ func greet(out io.Writer, path string, cfg *config.Config, made []account) {
 	for _, l := range cfg.Listeners {
 		fmt.Fprintf(w, "  %s\t%s\t%s\n", l.Name, strings.Join(l.Address, ", "), about(l))
 	}
+	for _, m := range mailboxListeners(cfg) {
+		fmt.Fprintf(w, "  %s\t%s\tto read mail\n", m.protocol, strings.Join(m.Address, ", "))
+	}
 	if cfg.Admin.Listen != "" {
 		fmt.Fprintf(w, "  console\thttp://%s/\tmetrics, health, and a page to look at\n", cfg.Admin.Listen)
 	}
@@ -216,8 +221,31 @@ func greet(out io.Writer, path string, cfg *config.Config, made []account) {
 		fmt.Fprintf(w, "  %s\t%s\n", a.name, a.password)
 	}
 	if to := exampleRecipient(cfg, made); to != "" {
-		fmt.Fprintf(w, "try, in another terminal:\n  mta send -to %s    mta queue list    mta status\n", to)
+		fmt.Fprintf(w, "try, in another terminal:\n  mta send -to %s    mta queue list    mta status    mta mail list\n", to)
 	}
+}
+
+// mailboxListener is where mail is read.
+type mailboxListener struct {
+	protocol string
+	Address  []string
+}
+
+// mailboxListeners are those of the plugins "builtin:maildir".
+func mailboxListeners(cfg *config.Config) (list []mailboxListener) {
+	for _, p := range cfg.Plugins {
+		var c struct{ IMAP, POP3 []mailboxListener }
+		if p.Builtin() != "maildir" || json.Unmarshal(p.Config, &c) != nil {
+			continue
+		}
+		for protocol, blocks := range map[string][]mailboxListener{"imap": c.IMAP, "pop3": c.POP3} {
+			for _, b := range blocks {
+				list = append(list, mailboxListener{protocol, b.Address})
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b mailboxListener) int { return strings.Compare(a.protocol, b.protocol) })
+	return list
 }
 
 // exampleRecipient is an address that a line to try can name.

@@ -9,10 +9,13 @@ import (
 	"strings"
 )
 
-// SaveFiles writes files into a folder, and tells of each that is there. Names are made harmless first; two of one name
+// SaveFiles writes files into a folder, which is made if it is not there, and tells of each that is there. Names are made harmless first; two of one name
 // get numbers. A file that exists stays as it is unless force is set, and a file that can't be written whole is not left
 // behind.
 func SaveFiles(dir string, files []File, force bool, saved func(name string, size int)) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err

@@ -178,9 +178,11 @@ func loginAgain(t *testing.T, addr string) *talk {
 		if strings.HasPrefix(got, "+OK") {
 			return k
 		}
+		k.conn.Close() // or the attempts themselves would reach the limit of connections
 		if !strings.HasPrefix(got, "-ERR [IN-USE]") {
 			t.Fatal(got)
 		}
+		time.Sleep(10 * time.Millisecond) // the server has yet to see that the other session is gone
 	}
 	t.Fatal("the mailbox stays in use")
 	return nil
