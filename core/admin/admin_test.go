@@ -314,3 +314,22 @@ func TestWords(t *testing.T) {
 		}
 	}
 }
+
+// TestStopIsAnswered: the answer is out before the server begins to stop, for it may close the connection at once.
+func TestStopIsAnswered(t *testing.T) {
+	w := httptest.NewRecorder()
+	f := newFake()
+	flushed := make(chan bool, 1)
+	API(stopper{f, func() { flushed <- w.Flushed }}).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/stop", nil))
+	if !<-flushed {
+		t.Error("the server was stopped before the answer was sent")
+	}
+}
+
+// stopper is a fake that is told of the stop.
+type stopper struct {
+	*fake
+	stop func()
+}
+
+func (s stopper) Stop() { s.stop() }

@@ -81,6 +81,7 @@ func API(s Server) http.Handler {
 	})
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, struct{}{})
+		_ = http.NewResponseController(w).Flush() // before the connection is closed with the server
 		s.Stop()
 	})
 	mux.HandleFunc("POST /queue/list", func(w http.ResponseWriter, r *http.Request) { list(w, r, s) })

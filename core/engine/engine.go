@@ -196,7 +196,7 @@ func (e *Engine) close(ctx context.Context) {
 	}
 	wg.Wait()
 	for _, s := range e.servers {
-		_ = s.Close() // only readers are cut off
+		closeSoon(ctx, s)
 	}
 	e.intake.Lock()
 	e.intake.stopped = true
@@ -281,6 +281,18 @@ func (e *Engine) openAdmin(cfg *config.Config) error {
 	}
 	e.serve(l, admin.Pages(e, e.metrics))
 	return nil
+}
+
+// lastAnswers is how long requests to the admin room that are being answered may take when the server stops.
+const lastAnswers = time.Second
+
+// closeSoon lets the answers that have begun be finished, such as the one to mta stop.
+func closeSoon(ctx context.Context, s *http.Server) {
+	ctx, cancel := context.WithTimeout(ctx, lastAnswers)
+	defer cancel()
+	if s.Shutdown(ctx) != nil {
+		_ = s.Close() // only readers are cut off
+	}
 }
 
 func (e *Engine) serve(l net.Listener, h http.Handler) {
