@@ -17,6 +17,7 @@ import (
 	"github.com/pabal-mta/mta/core/admin"
 	"github.com/pabal-mta/mta/core/engine"
 	"github.com/pabal-mta/mta/core/queue"
+	"github.com/pabal-mta/mta/sdk/mail"
 )
 
 func queueCommand() *cobra.Command {
@@ -164,12 +165,8 @@ func queueShow() *cobra.Command {
 		Short: "Show one queued message: its envelope, what was tried, and its content",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := client(cmd)
-			if err != nil {
-				return err
-			}
 			var found *admin.Message
-			err = c.List(cmd.Context(), admin.Selection{IDs: args}, func(m admin.Message) error { found = &m; return nil })
+			err := listing(cmd, admin.Selection{IDs: args}, func(m admin.Message) error { found = &m; return nil })
 			if err != nil {
 				return err
 			}
@@ -177,9 +174,34 @@ func queueShow() *cobra.Command {
 				return fmt.Errorf("there is no message %s in the queue", args[0])
 			}
 			showMessage(cmd.OutOrStdout(), *found)
-			return c.Content(cmd.Context(), args[0], cmd.OutOrStdout())
+			return printContent(cmd, args[0])
 		},
 	}
+}
+
+// printContent prints the content of a message: from the running server, or from its files when it is down.
+func printContent(cmd *cobra.Command, id string) error {
+	cfg, err := loadOffline(cmd)
+	if err != nil {
+		return err
+	}
+	err = admin.NewClient(cfg.Admin.Socket).Content(cmd.Context(), id, cmd.OutOrStdout())
+	if !errors.Is(err, admin.ErrNotRunning) {
+		return err
+	}
+	number, err := queue.ParseID(id)
+	if err != nil {
+		return err
+	}
+	q, err := queue.OpenReadOnly(engine.QueueDir(cfg))
+	if err != nil {
+		return err
+	}
+	_, content, err := q.Load(number)
+	if err == nil {
+		_, err = io.Copy(cmd.OutOrStdout(), mail.Reader(content))
+	}
+	return errors.Join(err, q.Close())
 }
 
 func showMessage(out io.Writer, m admin.Message) {
