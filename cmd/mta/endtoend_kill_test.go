@@ -78,9 +78,10 @@ func TestKillUnderLoad(t *testing.T) {
 		time.Sleep(time.Duration(100+chance.IntN(700)) * time.Millisecond) // the load is what takes time here
 		g.ledger.maxDoubled = max(g.ledger.maxDoubled, openConnections(sinks))
 		s.kill()
-		g.ledger.kills = append(g.ledger.kills, time.Now())
+		killed := time.Now()
 		s.gone()
 		s.must("", "queue", "list") // from the files that the dead server left
+		g.ledger.kills = append(g.ledger.kills, outage{killed, time.Now()})
 		s.start()
 	}
 	time.Sleep(200 * time.Millisecond)

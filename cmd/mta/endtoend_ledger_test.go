@@ -12,7 +12,7 @@ import (
 type ledger struct {
 	entries map[string]*entry
 	arrived []arrival
-	kills   []time.Time // of the server
+	kills   []outage // of the server
 	// maxDoubled bounds the messages that came twice, for each kill: those that were on their way then.
 	maxDoubled int
 }
@@ -22,6 +22,9 @@ type entry struct {
 	to, sum string
 	acked   bool
 }
+
+// outage is a time in which there was no server. A peer still reads what the dead one has sent.
+type outage struct{ killed, back time.Time }
 
 // nearKill is how long before a kill a message that comes twice may have come first: what a peer takes is written down
 // well within it, also on a loaded machine.
@@ -67,7 +70,7 @@ func (l *ledger) doubled(times map[string][]time.Time) (wrong []string) {
 		slices.SortFunc(list, time.Time.Compare)
 		for _, earlier := range list[:len(list)-1] {
 			extra++
-			near := func(kill time.Time) bool { return !earlier.After(kill) && kill.Sub(earlier) < nearKill }
+			near := func(o outage) bool { return !earlier.After(o.back) && o.killed.Sub(earlier) < nearKill }
 			if !slices.ContainsFunc(l.kills, near) {
 				wrong = append(wrong, fmt.Sprintf("message %s came again, and no kill explains it", id))
 			}
@@ -88,18 +91,19 @@ func TestLedgerBites(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		arrived []arrival
-		kills   []time.Time
+		kills   []outage
 		want    string // in the complaint; "" for none
 	}{
 		{"all is well", []arrival{first, second}, nil, ""},
 		{"not acknowledged, and it came", []arrival{first, second, {"3", "ann@one.example", "sum3", noon}}, nil, ""},
 		{"lost", []arrival{first}, nil, "message 2 was acknowledged and is lost"},
-		{"lost, another twice", []arrival{first, first}, []time.Time{noon}, "message 2 was acknowledged and is lost"},
+		{"lost, another twice", []arrival{first, first}, []outage{{noon, noon}}, "message 2 was acknowledged and is lost"},
 		{"twice", []arrival{first, first, second}, nil, "message 1 came again, and no kill explains it"},
-		{"twice at a kill", []arrival{first, first, second}, []time.Time{noon.Add(time.Second)}, ""},
-		{"twice long before a kill", []arrival{first, first, second}, []time.Time{noon.Add(time.Hour)}, "no kill explains it"},
-		{"twice after a kill", []arrival{first, first, second}, []time.Time{noon.Add(-time.Second)}, "no kill explains it"},
-		{"too many twice", []arrival{first, first, second, second}, []time.Time{noon}, "at most 1 were on their way"},
+		{"twice at a kill", []arrival{first, first, second}, []outage{{noon.Add(time.Second), noon.Add(time.Second)}}, ""},
+		{"twice long before a kill", []arrival{first, first, second}, []outage{{noon.Add(time.Hour), noon.Add(time.Hour)}}, "no kill explains it"},
+		{"twice, read by the peer when the server was dead", []arrival{first, first, second}, []outage{{noon.Add(-time.Second), noon.Add(time.Second)}}, ""},
+		{"twice after a kill", []arrival{first, first, second}, []outage{{noon.Add(-2 * time.Second), noon.Add(-time.Second)}}, "no kill explains it"},
+		{"too many twice", []arrival{first, first, second, second}, []outage{{noon, noon}}, "at most 1 were on their way"},
 		{"changed", []arrival{first, {"2", "ann@one.example", "sum1", noon}}, nil, "message 2 was changed"},
 		{"to somebody else", []arrival{first, {"2", "bob@one.example", "sum2", noon}}, nil, "message 2 for ann@one.example came to bob@one.example"},
 		{"from nowhere", []arrival{first, second, {"4", "ann@one.example", "sum4", noon}}, nil, `message "4" was never sent`},
