@@ -14,6 +14,7 @@ import (
 
 	"github.com/pabal-mta/mta/core/config"
 	"github.com/pabal-mta/mta/core/deliver"
+	"github.com/pabal-mta/mta/core/pipeline"
 	"github.com/pabal-mta/mta/core/plugin"
 	"github.com/pabal-mta/mta/core/route"
 	"github.com/pabal-mta/mta/sdk/mail"
@@ -209,5 +210,37 @@ func TestSelfAddrs(t *testing.T) {
 	want := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:25"), netip.MustParseAddrPort("[::]:25")}
 	if got := selfAddrs(cfg); !slices.Equal(got, want) {
 		t.Errorf("got %v", got)
+	}
+}
+
+// TestSessionThatOutlivesItsPipeline: a reload never lets a session's mail through unasked.
+func TestSessionThatOutlivesItsPipeline(t *testing.T) {
+	block := &config.Listener{Name: "mx", Pipeline: "old"}
+	g := testGeneration(nil)
+	g.pipelines = map[string]*pipeline.Pipeline{"new": {Name: "new"}}
+	for _, row := range []struct {
+		name      string
+		listeners []*config.Listener
+		want      string
+	}{
+		{"the listener has another pipeline now", []*config.Listener{{Name: "mx", Pipeline: "new"}}, "new"},
+		{"the listener and its pipeline are gone", nil, "old"},
+	} {
+		g.cfg.Listeners = row.listeners
+		if p := g.pipelineOf(block); p == nil || p.Name != row.want {
+			t.Errorf("%s: %+v", row.name, p)
+		}
+	}
+	gone := g.pipelineOf(block)
+	for stage, r := range map[string]pipeline.Result{
+		"mail":    gone.Mail(t.Context(), &mail.Session{}),
+		"message": gone.Message(t.Context(), &mail.Session{}, &mail.Message{Content: mail.Bytes([]byte("A: b\r\n\r\n"))}),
+	} {
+		if r.Verdict.Action != mail.ActionTempFail {
+			t.Errorf("%s: mail of a session whose pipeline is gone: %v", stage, r.Verdict)
+		}
+	}
+	if p := g.pipelineOf(&config.Listener{Name: "plain"}); p != nil {
+		t.Errorf("a listener without a pipeline has %v", p)
 	}
 }

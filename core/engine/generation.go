@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -137,7 +138,7 @@ func (g *generation) way(r *config.Route) (deliver.Way, error) {
 	case deliver.KindStore:
 		p := g.host.Plugin(r.Store)
 		w.Store = p
-		if has(p.Kinds(), "directory") {
+		if slices.Contains(p.Kinds(), "directory") {
 			g.directories[r.Name] = p
 		}
 	case deliver.KindLMTP:
@@ -202,13 +203,4 @@ func (g *generation) retire(ctx context.Context) {
 	}
 	g.deliverer.Close(ctx)
 	g.host.Stop(ctx)
-}
-
-func has(list []string, word string) bool {
-	for _, w := range list {
-		if w == word {
-			return true
-		}
-	}
-	return false
 }

@@ -132,7 +132,7 @@ func (e *Engine) newServer(cfg *config.Config, block *config.Listener, settings 
 		domain = cfg.Domains[0]
 	}
 	deps := smtpd.Deps{
-		Pipeline: func() *pipeline.Pipeline { return e.current.Load().pipelines[block.Pipeline] },
+		Pipeline: func() *pipeline.Pipeline { return e.current.Load().pipelineOf(block) },
 		Policy:   policy{e}, Queue: e.accept, Events: e.events, Memory: e.memory,
 		NewID: func() string { return e.queue.NewID().String() },
 	}
@@ -233,6 +233,37 @@ func inWords(err error) error {
 		return fmt.Errorf("%s: this machine has no such address", op.Addr)
 	}
 	return err
+}
+
+// pipelineOf returns the pipeline that a session of the listener goes through now. A session may outlive its listener, or
+// the name of its pipeline, by a reload: then its mail is put off, and never taken unasked.
+func (g *generation) pipelineOf(block *config.Listener) *pipeline.Pipeline {
+	name := block.Pipeline
+	for _, l := range g.cfg.Listeners {
+		if l.Name == block.Name {
+			name = l.Pipeline
+		}
+	}
+	if p := g.pipelines[name]; p != nil || name == "" {
+		return p
+	}
+	step := []pipeline.Step{{Plugin: "none", Filter: goneFilter{}, Timeout: authTimeout, OnError: pipeline.OnErrorTempFail}}
+	return &pipeline.Pipeline{Name: name, Events: g.events, Stages: map[pipeline.Stage][]pipeline.Step{"mail": step, "message": step}}
+}
+
+// goneFilter stands for the steps of a pipeline that the configuration has no more.
+type goneFilter struct{}
+
+var errGone = errors.New("the pipeline of this session is no more in the configuration")
+
+// Mail implements the filter of that stage.
+func (goneFilter) Mail(context.Context, *mail.Session) (mail.Verdict, error) {
+	return mail.Verdict{}, errGone
+}
+
+// Message implements the filter of that stage.
+func (goneFilter) Message(context.Context, *mail.Session, *mail.Message) (mail.Verdict, error) {
+	return mail.Verdict{}, errGone
 }
 
 // policy asks the current generation about recipients.
