@@ -170,7 +170,7 @@ func TestRandomDamage(t *testing.T) {
 		if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
 			t.Fatal(err)
 		}
-		files, _ := filepath.Glob(filepath.Join(copied, "*.*"))
+		files, _ := filepath.Glob(filepath.Join(copied, "*"))
 		path := files[random.IntN(len(files))]
 		b, err := os.ReadFile(path)
 		if err != nil || len(b) == 0 {

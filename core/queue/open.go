@@ -57,6 +57,9 @@ func OpenReadOnly(dir string) (*Queue, error) {
 }
 
 func openReadOnly(lock *dirLock) (*badger.DB, error) {
+	if err := checkTables(lock.dir); err != nil {
+		return nil, explain(lock.dir, err)
+	}
 	o := storeOptions(lock.dir, nil).WithReadOnly(true)
 	db, err := openBadger(o)
 	if err != nil { // most likely it was not closed; what else it may be, the repair will say
@@ -138,7 +141,7 @@ func open(dir string, o Options, disk *guard) (q *Queue, err error) {
 
 // begin reads what the queue has to know of its store.
 func (q *Queue) begin(dir string) error {
-	err := q.db.View(func(txn *badger.Txn) error {
+	err := q.view(func(txn *badger.Txn) error {
 		var err error
 		if q.highest, err = getID(txn, keyHighest); err != nil {
 			return err

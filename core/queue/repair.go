@@ -9,9 +9,13 @@ import (
 	"strings"
 )
 
-// mend puts a directory right that a killed server left, where Badger can't do it by itself. The directory is locked.
+// mend puts a directory right that a killed server left, where Badger can't do it by itself, and refuses one that Badger
+// would make worse. The directory is locked.
 func mend(dir string) error {
 	if err := dropEmpty(dir); err != nil {
+		return explain(dir, err)
+	}
+	if err := checkTables(dir); err != nil {
 		return explain(dir, err)
 	}
 	if err := protectValueLog(dir); err != nil {
