@@ -53,7 +53,7 @@ func TestScripts(t *testing.T) {
 }
 
 // patience bounds every wait for another process. It is long because a loaded machine is slow, not because it is needed.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // poll asks until the answer is yes.
 func poll(ask func() bool) bool {

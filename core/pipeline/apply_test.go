@@ -216,7 +216,7 @@ func TestApplyManyEditsInTime(t *testing.T) {
 	if err != nil || len(m.Envelope.To) != maxEdits/2+1 || len(m.Header) != maxEdits/2+2 {
 		t.Fatal(err)
 	}
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > time.Minute { // some ms on an idle machine; what is quadratic takes many minutes
 		t.Errorf("%v", took)
 	}
 }
