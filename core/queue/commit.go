@@ -20,6 +20,9 @@ type op struct {
 	change  figures
 	done    func(error) // called once, from the committer goroutine
 
+	flush   bool   // the store is to have all that was committed up to now
+	flushed *layer // and has it when this one is done
+
 	taken atomic.Bool // by the committer, or by a caller that waits no longer
 	err   error       // of this op alone
 	room  [2]badger.Entry
@@ -116,6 +119,9 @@ func (q *Queue) commitAll() {
 			group[i] = nil
 		}
 	}
+	if err := q.settleJournal(); err != nil {
+		q.fail(err)
+	}
 	if err := q.commitMarks(); err != nil {
 		q.fail(err)
 	}
@@ -174,8 +180,25 @@ func (q *Queue) move(group []*op, from *[]*op, w weight) ([]*op, weight) {
 	return group, w
 }
 
-// commit makes a group durable: one transaction, one sync.
+// commit makes a group durable: one sync.
 func (q *Queue) commit(group []*op) error {
+	commit := q.commitToJournal
+	if q.fresh.journal == nil {
+		commit = q.commitToStore
+	}
+	if err := commit(group); err != nil {
+		return err
+	}
+	if err := q.failure(); err != nil { // a checkpoint has failed, or Badger has told its log only
+		return err
+	}
+	q.stats.groups.Add(1)
+	q.count(group)
+	return q.serve(group)
+}
+
+// commitToStore commits a group in one transaction of the store, where there is no journal.
+func (q *Queue) commitToStore(group []*op) error {
 	txn := q.db.NewTransaction(true)
 	defer txn.Discard()
 	highest := q.highest
@@ -195,11 +218,8 @@ func (q *Queue) commit(group []*op) error {
 	if err := q.marks.write(txn, marksInBlock); err != nil {
 		return err
 	}
-	if err := q.sync(txn); err != nil {
-		return err
-	}
 	q.highest = highest
-	return q.padded(q.count(group))
+	return q.sync(txn)
 }
 
 // build puts an op into the transaction. An error that concerns this op alone is left in it.
@@ -239,11 +259,8 @@ func (q *Queue) sync(txn *badger.Txn) error {
 		return err
 	}
 	if q.files != nil {
-		if err := q.files.check(); err != nil {
-			return err
-		}
+		return q.files.check()
 	}
-	q.stats.groups.Add(1)
 	return nil
 }
 
@@ -260,8 +277,8 @@ func (q *Queue) commitMarks() error {
 	return q.sync(txn)
 }
 
-// count brings the figures up to date after a commit, and returns how many bytes of contents were removed.
-func (q *Queue) count(group []*op) (removed int64) {
+// count brings the figures up to date after a commit.
+func (q *Queue) count(group []*op) {
 	var sum figures
 	var bulk int64
 	for _, o := range group {
@@ -273,7 +290,6 @@ func (q *Queue) count(group []*op) (removed int64) {
 		sum.bytes += o.change.bytes
 		sum.added += o.change.added
 		sum.removed += o.change.removed
-		removed -= min(o.change.bytes, 0)
 		for i := range o.puts {
 			bulk += int64(len(o.puts[i].Value))
 		}
@@ -284,6 +300,4 @@ func (q *Queue) count(group []*op) (removed int64) {
 	q.stats.added.Add(sum.added)
 	q.stats.removed.Add(sum.removed)
 	q.disk.wrote(bulk)
-	q.cleaner.wrote(bulk + removed)
-	return removed
 }

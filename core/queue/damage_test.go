@@ -201,16 +201,24 @@ func fill(t *testing.T, q *Queue) map[ID][]byte {
 	t.Helper()
 	q.garbage.limit = 8 << 20 // so that Badger hears of it soon
 	kept := map[ID][]byte{}
-	for i := range 250 {
-		b := pattern(i, 200<<10)
-		rec := add(t, q, message(b, "bob@example.net"))
-		if i%20 == 0 {
-			kept[rec.ID] = b
-			continue
+	for round := range 5 {
+		var rest []ID
+		for i := range 50 {
+			b := pattern(50*round+i, 200<<10)
+			rec := add(t, q, message(b, "bob@example.net"))
+			if i%20 == 0 {
+				kept[rec.ID] = b
+				continue
+			}
+			rest = append(rest, rec.ID)
 		}
-		if err := remove(q, rec.ID); err != nil {
-			t.Fatal(err)
+		flushed(t, q)
+		for _, id := range rest {
+			if err := remove(q, id); err != nil {
+				t.Fatal(err)
+			}
 		}
+		flushed(t, q)
 	}
 	return kept
 }
@@ -264,17 +272,9 @@ func TestCleanLeavesDamagedFilesAlone(t *testing.T) {
 	q.cleaner.quit = make(chan struct{})
 	kept := fill(t, q)
 	closeQueue(t, q)
-	first := filepath.Join(dir, logName(1))
-	b, err := os.ReadFile(first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b[4000] ^= 1
-	if err := os.WriteFile(first, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	flip(t, dir, logSuffix, pattern(0, 100), 4000)
 	var log bytes.Buffer
-	q, err = Open(dir, Options{MinFree: -1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	q, err := Open(dir, Options{MinFree: -1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

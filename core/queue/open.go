@@ -12,6 +12,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/pabal-mta/mta/core/journal"
 )
 
 // The sizes of Badger's files. Small ones let it give space back soon and keep memory small; the figures are in
@@ -61,8 +63,15 @@ func openReadOnly(lock *dirLock) (*badger.DB, error) {
 		return nil, explain(lock.dir, err)
 	}
 	o := storeOptions(lock.dir, nil).WithReadOnly(true)
-	db, err := openBadger(o)
-	if err != nil { // most likely it was not closed; what else it may be, the repair will say
+	cleared, err := journal.Empty(lock.dir)
+	if err != nil {
+		return nil, explain(lock.dir, err)
+	}
+	var db *badger.DB
+	if cleared {
+		db, err = openBadger(o)
+	}
+	if !cleared || err != nil { // most likely it was not closed; what else it may be, the repair will say
 		if err := lock.take(false); err != nil {
 			return nil, err
 		}
@@ -154,14 +163,29 @@ func (q *Queue) begin(dir string) error {
 	if err != nil {
 		return fmt.Errorf("reading the queue in %s: %w", dir, err)
 	}
+	if dir != "" {
+		if err := q.beginOnDisk(dir); err != nil {
+			return fmt.Errorf("opening the queue in %s: %w", dir, err)
+		}
+	}
 	q.opened = q.highest
 	q.ids.skip(q.highest)
-	if dir == "" {
-		return nil
-	}
+	return nil
+}
+
+// beginOnDisk replays the journal.
+func (q *Queue) beginOnDisk(dir string) (err error) {
 	if q.files, err = watchFiles(dir); err != nil {
-		return fmt.Errorf("opening the queue in %s: %w", dir, err)
+		return err
 	}
+	if q.fresh.journal, err = journal.Open(dir); err != nil {
+		return err
+	}
+	if err = q.replay(); err != nil {
+		q.fresh.journal.Close()
+		return err
+	}
+	q.fresh.active = newLayer()
 	return nil
 }
 

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -77,7 +78,13 @@ func TestDiskGuardLooksSeldom(t *testing.T) {
 
 func TestStorageErrorStopsTheQueue(t *testing.T) {
 	for name, breakIt := range map[string]func(*Queue){
-		"commit":    func(q *Queue) { q.db.Close() },
+		"journal": func(q *Queue) { q.fresh.journal.Close() },
+		"checkpoint": func(q *Queue) {
+			q.db.Close()
+			if err := q.List(context.Background(), Filter{}, nil); err == nil {
+				panic("no error")
+			}
+		},
 		"vlog sync": func(q *Queue) { q.db.Opts().Logger.Errorf("Error while curlf sync: %v\n", io.ErrShortWrite) },
 		"table flushed": func(q *Queue) {
 			q.db.Opts().Logger.Errorf("error flushing memtable to disk: %v, retrying", io.ErrShortWrite)
@@ -225,20 +232,24 @@ func TestGhosts(t *testing.T) {
 	q := openQueue(t, dir)
 	var raw [][2][]byte
 	removed := map[ID]bool{}
-	keep := func(rec *Record) {
-		raw = append(raw, [2][]byte{idKey(keyRecord, rec.ID), appendRecord(nil, rec)})
-		removed[rec.ID] = true
-		if err := remove(q, rec.ID); err != nil {
-			t.Fatal(err)
+	addAndRemove := func(n int) {
+		var recs []*Record
+		for range n {
+			recs = append(recs, add(t, q, message(nil, "x@y")))
 		}
+		flushed(t, q) // what the store never had can't come back
+		for _, rec := range recs {
+			raw = append(raw, [2][]byte{idKey(keyRecord, rec.ID), appendRecord(nil, rec)})
+			removed[rec.ID] = true
+			if err := remove(q, rec.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		flushed(t, q)
 	}
-	for range marksInBlock + 3 {
-		keep(add(t, q, message(nil, "x@y")))
-	}
+	addAndRemove(marksInBlock + 3)
 	live := add(t, q, message(nil, "live@example.net"))
-	for range 3 {
-		keep(add(t, q, message(nil, "x@y")))
-	}
+	addAndRemove(3)
 	putBack := func() {
 		for _, kv := range raw {
 			o := &op{}
@@ -272,21 +283,27 @@ func TestGhosts(t *testing.T) {
 func TestOldMarksAreDropped(t *testing.T) {
 	t.Parallel()
 	q := openQueue(t, t.TempDir())
-	q.marks.next = markBlocks - 1
-	for range 3 * marksInBlock {
-		if err := remove(q, add(t, q, message(nil, "x@y")).ID); err != nil {
-			t.Fatal(err)
+	blocks := func(n int) {
+		t.Helper()
+		var recs []*Record
+		for range n * marksInBlock {
+			recs = append(recs, add(t, q, message(nil, "x@y")))
 		}
+		flushed(t, q)
+		for _, rec := range recs {
+			if err := remove(q, rec.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		flushed(t, q)
 	}
+	q.marks.next = markBlocks - 1
+	blocks(3)
 	if n := keys(t, q, keyDone); n != 3 {
 		t.Errorf("%d blocks", n)
 	}
 	q.marks.next = 2*markBlocks - 1 // now the blocks above are too old, one by one
-	for range 2 * marksInBlock {
-		if err := remove(q, add(t, q, message(nil, "x@y")).ID); err != nil {
-			t.Fatal(err)
-		}
-	}
+	blocks(2)
 	if n := keys(t, q, keyDone); n != 3 {
 		t.Errorf("%d blocks", n)
 	}

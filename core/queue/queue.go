@@ -37,7 +37,7 @@ type Stats struct {
 	Full     bool  // Add returns ErrFull
 	Added    int64 // since Open
 	Removed  int64 // since Open
-	Groups   int64 // transactions committed since Open; each is one sync
+	Groups   int64 // groups committed since Open; each is one sync
 	Damaged  int64 // records that Recover could not read
 	Ghosts   int64 // records of removed messages that had come back and that Recover removed again
 }
@@ -52,8 +52,9 @@ type Queue struct {
 	ids      sequence
 	opened   ID // the largest ID in the store when it was opened
 	disk     *guard
+	fresh    fresh
 	files    *watch // nil in memory
-	marks    marks  // of the committer goroutine alone
+	marks    marks  // of the goroutine that writes to the store: the checkpoint, or in memory the committer
 
 	mu       sync.Mutex
 	wake     sync.Cond   // the committer waits for it
@@ -66,7 +67,7 @@ type Queue struct {
 	ended    chan struct{} // closed when the committer has returned
 	readers  sync.WaitGroup
 
-	highest ID // in the store; of the committer goroutine alone
+	highest ID // in the store; as marks
 	garbage struct {
 		mem   int   // the memory table
 		bytes int64 // of contents whose removal is written in it
@@ -110,6 +111,7 @@ func (q *Queue) Close() error {
 	q.alarm.Stop()
 	q.cleaner.stop()
 	q.readers.Wait()
+	defer q.fresh.close()
 	if err := q.closeStore(); err != nil {
 		return fmt.Errorf("closing the queue: %w", err)
 	}

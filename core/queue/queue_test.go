@@ -250,8 +250,18 @@ func TestSettleKeepsWhatIsPendingAndRemovesWhatIsDone(t *testing.T) {
 }
 
 // keys counts the keys under a prefix.
+// flushed puts everything into the store.
+func flushed(t testing.TB, q *Queue) {
+	t.Helper()
+	if err := q.flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keys returns how many keys with a prefix there are in the store.
 func keys(t testing.TB, q *Queue, prefix byte) int {
 	t.Helper()
+	flushed(t, q)
 	n := 0
 	if err := q.view(countKeys(prefix, &n)); err != nil {
 		t.Fatal(err)

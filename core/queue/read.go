@@ -35,29 +35,34 @@ func (q *Queue) Load(id ID) (*Record, mail.Content, error) {
 }
 
 // record reads the record of a message.
-func (q *Queue) record(id ID) (rec *Record, err error) {
-	err = q.view(func(txn *badger.Txn) error {
-		item, err := txn.Get(idKey(keyRecord, id))
-		if err != nil {
-			return err
-		}
-		rec, err = readRecord(item)
-		return err
-	})
-	return rec, err
+func (q *Queue) record(id ID) (*Record, error) {
+	b, err := q.get(idKey(keyRecord, id))
+	if err != nil {
+		return nil, err
+	}
+	return parseRecord(id, b)
 }
 
-// readRecord decodes the record under an item. What it returns is a Record or ErrDamaged.
-func readRecord(item *badger.Item) (rec *Record, err error) {
-	id := keyID(item.Key())
-	err = item.Value(func(b []byte) error {
-		rec, err = decodeRecord(id, b)
-		return err
-	})
+// parseRecord decodes a record. What it returns is a Record or ErrDamaged.
+func parseRecord(id ID, b []byte) (*Record, error) {
+	rec, err := decodeRecord(id, b)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, id, err)
 	}
 	return rec, nil
+}
+
+// readRecord decodes the record under an item, as parseRecord does.
+func readRecord(item *badger.Item) (rec *Record, err error) {
+	id := keyID(item.Key())
+	failed := item.Value(func(b []byte) error {
+		rec, err = parseRecord(id, b)
+		return nil
+	})
+	if failed != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, id, failed)
+	}
+	return rec, err
 }
 
 // view runs fn on a snapshot. Badger reads its files through memory maps and trusts what it reads, so damage can show
@@ -148,20 +153,13 @@ func (c *content) read(p []byte, off int64) (int, error) {
 }
 
 // chunk reads and checks one chunk. The bytes are the caller's.
-func (c *content) chunk(n int64) (b []byte, err error) {
-	err = c.q.view(func(txn *badger.Txn) error {
-		item, err := txn.Get(contentKey(c.rec.ID, c.rec.Size, n))
-		if errors.Is(err, badger.ErrKeyNotFound) {
-			return c.missing(txn)
-		}
-		if err != nil {
-			return fmt.Errorf("reading the queue: %w", err)
-		}
-		b, err = item.ValueCopy(nil)
-		return err
-	})
+func (c *content) chunk(n int64) ([]byte, error) {
+	b, err := c.q.get(contentKey(c.rec.ID, c.rec.Size, n))
+	if errors.Is(err, ErrNotFound) {
+		return nil, c.missing()
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading the queue: %w", err)
 	}
 	want := min(c.rec.Size-n*chunkSize, chunkSize)
 	if int64(len(b)) != want || crc32.Checksum(b, castagnoli) != c.rec.sums[n] {
@@ -171,8 +169,8 @@ func (c *content) chunk(n int64) (b []byte, err error) {
 }
 
 // missing tells a message that was removed while it was being read from one that lost a chunk.
-func (c *content) missing(txn *badger.Txn) error {
-	if _, err := txn.Get(idKey(keyRecord, c.rec.ID)); err != nil {
+func (c *content) missing() error {
+	if _, err := c.q.get(idKey(keyRecord, c.rec.ID)); err != nil {
 		return err
 	}
 	return fmt.Errorf("%w: %s: a part of its content is gone", ErrDamaged, c.rec.ID)

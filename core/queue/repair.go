@@ -58,7 +58,9 @@ func repair(dir string) error {
 	if err != nil {
 		return explain(dir, err)
 	}
-	if err := db.Close(); err != nil {
+	q := newQueue(db, Options{}, newGuard(-1, nil))
+	err = errors.Join(q.begin(dir), q.fresh.close(), db.Close())
+	if err != nil {
 		return fmt.Errorf("repairing the queue in %s: %w", dir, err)
 	}
 	info, err := os.Stat(dir)

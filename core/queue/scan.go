@@ -110,6 +110,9 @@ func (q *Queue) List(ctx context.Context, f Filter, fn func(*Record) error) erro
 		}
 		return fn(rec)
 	}
+	if err := q.flush(ctx); err != nil {
+		return err
+	}
 	err := q.view(func(txn *badger.Txn) error {
 		s := &scan{q: q, txn: txn, ctx: ctx, gone: &removals{}}
 		if q.readOnly {
