@@ -21,6 +21,7 @@ import (
 	"github.com/pabal-mta/mta/cmd/mtabench/peer"
 	"github.com/pabal-mta/mta/cmd/mtabench/report"
 	"github.com/pabal-mta/mta/cmd/mtabench/scenario"
+	"github.com/pabal-mta/mta/cmd/mtabench/testbed"
 )
 
 const usage = `mtabench measures mail servers side by side. Linux and root.
@@ -100,9 +101,24 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		return nil, err
 	}
 	o.rest = f.Args()
-	dir, err := filepath.Abs(o.dir)
-	o.dir = dir
+	err := o.check()
+	if err != nil {
+		fmt.Fprintln(stderr, "mtabench:", err)
+	}
 	return o, err
+}
+
+func (o *options) check() (err error) {
+	if o.dir, err = filepath.Abs(o.dir); err != nil {
+		return err
+	}
+	if o.rounds < 1 || o.count < 100 {
+		return errors.New("-rounds is at least 1, and -count at least 100")
+	}
+	if under := testbed.Covers(o.dir); under != "" {
+		return fmt.Errorf("%s is below %s, which is covered while peers run; give another -dir", o.dir, under)
+	}
+	return nil
 }
 
 func (o *options) execute(ctx context.Context, command string, stdout, stderr io.Writer) (int, error) {

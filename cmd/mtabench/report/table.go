@@ -209,8 +209,11 @@ func (s *Summary) writeNoise(w io.Writer) {
 	if len(noise) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\nNoise, CPU of everything else in cores: median %.2f, at most %.2f; taken by the host: median %.2f, at most %.2f.",
-		Median(noise), slices.Max(noise), Median(stolen), slices.Max(stolen))
+	fmt.Fprintf(w, "\nNoise, CPU of everything else in cores: median %.2f, at most %.2f", Median(noise), slices.Max(noise))
+	if len(stolen) > 0 {
+		fmt.Fprintf(w, "; taken by the host: median %.2f, at most %.2f", Median(stolen), slices.Max(stolen))
+	}
+	fmt.Fprint(w, ".")
 	if s.LeftOut > 0 {
 		fmt.Fprintf(w, " %d records were noisier and are left out.", s.LeftOut)
 	}

@@ -20,6 +20,16 @@ const Resolver = "127.0.0.53:53"
 // covered are the folders in which peers, built to run alone on a machine, write: nothing of that reaches the machine.
 var covered = []string{"/etc", "/run", "/dev", "/var/spool", "/var/lib"}
 
+// Covers names the covered folder that dir is below; "" if there is none.
+func Covers(dir string) string {
+	for _, c := range append(covered, "/usr") {
+		if dir == c || strings.HasPrefix(dir, c+"/") {
+			return c
+		}
+	}
+	return ""
+}
+
 // Groups is the folder of the cgroup v2 hierarchy in which control groups are made.
 func Groups(dir string) string { return filepath.Join(bed(dir), "cgroup", groupsName(dir)) }
 
