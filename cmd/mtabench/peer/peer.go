@@ -6,6 +6,7 @@
 package peer
 
 import (
+	"crypto/sha256"
 	"embed"
 	"fmt"
 	"os"
@@ -40,14 +41,15 @@ type Peer struct {
 
 // Place is where a peer is set up.
 type Place struct {
-	Dir    string // of the bench: programs that setup installed
-	Run    string // of the peer: configuration, spool, log
-	Port   int    // where it listens
-	Sink   int    // where it delivers to
-	Tuned  bool
-	Binary string // of our server
-	Noop   string // of the plugin; "" is none
-	Meta   string // of Postfix: where its own list of files is
+	Dir     string // of the bench: programs that setup installed
+	Run     string // of the peer: configuration, spool, log
+	Port    int    // where it listens
+	Sink    int    // where it delivers to
+	Tuned   bool
+	Binary  string // of our server
+	Noop    string // of the plugin; "" is none
+	NoopSum string
+	Meta    string // of Postfix: where its own list of files is
 }
 
 // Direct is no server at all: the generator sends straight to the sink. It is the limit of the machine.
@@ -131,6 +133,11 @@ func (p *Peer) place(dir string, sink int) (Place, error) {
 		Tuned: p.tuned, Binary: strings.ReplaceAll(p.program, "{dir}", dir), Meta: "/etc/postfix"}
 	if p.plugin {
 		at.Noop = filepath.Join(dir, "bin", "noop")
+		program, err := os.ReadFile(at.Noop)
+		if err != nil {
+			return at, err
+		}
+		at.NoopSum = fmt.Sprintf("%x", sha256.Sum256(program))
 	}
 	if _, err := os.Stat(filepath.Join(root(dir, "postfix"), "etc/postfix")); err == nil {
 		at.Meta = filepath.Join(root(dir, "postfix"), "etc/postfix")

@@ -3,6 +3,7 @@
 package peer
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,7 +56,11 @@ func render(t *testing.T, name string) map[string]string {
 			p.files["abs"+file] = from
 		}
 	}
-	at, err := p.place(t.TempDir(), 2600)
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "bin"), 0o700), os.WriteFile(filepath.Join(dir, "bin/noop"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	at, err := p.place(dir, 2600)
 	if err != nil {
 		t.Fatal(err)
 	}

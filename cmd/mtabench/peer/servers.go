@@ -100,8 +100,10 @@ func prepareOpenSMTPD(at Place) error {
 	if err := os.Mkdir(spool, 0o711); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(spoolSMTPD, 0o711); err != nil {
-		return err
+	for dir, mode := range map[string]os.FileMode{spoolSMTPD: 0o711, "/var/lib/opensmtpd/empty": 0o755} {
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return err
+		}
 	}
 	if err := unix.Unmount(spoolSMTPD, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
 		return err

@@ -12,6 +12,7 @@ listener "in" {
 {{if .Noop}}
 plugin "noop" {
   source = "{{.Noop}}"
+  sha256 = "{{.NoopSum}}"
 }
 
 pipeline "relay" {
