@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -151,12 +152,20 @@ func ignoreHelp(err error) error {
 }
 
 func (o *options) setup(ctx context.Context, stderr io.Writer) error {
-	if err := os.MkdirAll(o.dir, 0o755); err != nil {
-		return err
-	}
 	kits := o.rest
 	if len(kits) == 0 {
 		kits = peer.Kits()
+	}
+	for _, kit := range kits {
+		if !slices.Contains(peer.Kits(), kit) {
+			return fmt.Errorf("there is no kit %q; there are: %s", kit, strings.Join(peer.Kits(), ", "))
+		}
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("this needs root: what is unpacked has to keep its owners and modes; try sudo")
+	}
+	if err := os.MkdirAll(o.dir, 0o755); err != nil {
+		return err
 	}
 	var failed []error
 	for _, kit := range kits {

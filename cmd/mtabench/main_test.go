@@ -5,9 +5,12 @@ package main
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pabal-mta/mta/cmd/mtabench/report"
 )
 
 func mtabench(args ...string) (code int, out, errs string) {
@@ -38,6 +41,51 @@ func TestUsage(t *testing.T) {
 		code, out, errs := mtabench(test.args...)
 		if code != test.code || !strings.Contains(out+errs, test.says) {
 			t.Errorf("%v: %d, %s%s", test.args, code, out, errs)
+		}
+	}
+}
+
+func TestOneAtATimeInAFolder(t *testing.T) {
+	o := &options{dir: t.TempDir()}
+	unlock, err := o.prepare(t.Context(), nil, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.prepare(t.Context(), nil, os.Stderr); err == nil || !strings.Contains(err.Error(), "another mtabench works in "+o.dir) {
+		t.Errorf("a second one: %v", err)
+	}
+	unlock()
+	unlock, err = o.prepare(t.Context(), nil, os.Stderr)
+	if err != nil {
+		t.Fatalf("after the first: %v", err)
+	}
+	unlock()
+}
+
+// TestInteropMeasures runs the whole program: it needs root and half a minute.
+func TestInteropMeasures(t *testing.T) {
+	if os.Getenv("MTA_INTEROP") == "" || os.Geteuid() != 0 {
+		t.Skip("this needs root; .ci/interop runs it")
+	}
+	dir := t.TempDir()
+	program, records := filepath.Join(dir, "mtabench"), filepath.Join(dir, "r.jsonl")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	cmd := exec.Command(program, "-dir", dir, "-peers", "direct,mta,mta-noop", "-scenarios", "idle,acc-c1-p1", "-rounds", "1", "-out", records, "-base", "mta")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	got, err := report.Read(records)
+	if err != nil || len(got) != 6 || got[0].Machine == nil {
+		t.Fatalf("%d records, %v", len(got), err)
+	}
+	for _, r := range got[1:] {
+		if r.Error != "" || r.Wrong != "" || (r.Scenario != "idle" && r.Figures[report.Delivered] == 0) {
+			t.Errorf("%+v", r)
+		}
+		if _, ok := r.Figures[report.Anon]; !ok && r.Peer != "direct" {
+			t.Errorf("no memory: %+v", r)
 		}
 	}
 }

@@ -38,6 +38,9 @@ func (o *options) measure(ctx context.Context, stdout, stderr io.Writer) (int, e
 		return o.inside(ctx, peers, scenarios, stdout, stderr)
 	}
 	if testbed.Outside() {
+		if err := testbed.Permitted(); err != nil {
+			return exitWrong, err
+		}
 		unlock, err := o.prepare(ctx, peers, stderr)
 		if err != nil {
 			return exitWrong, err
@@ -124,6 +127,13 @@ func (o *options) inside(ctx context.Context, peers []*peer.Peer, scenarios []sc
 	}
 	bench := &scenario.Bench{Dir: o.dir, Groups: testbed.Groups(o.dir), SinkPort: sinkPort, Progress: progress,
 		Sink: sink.New(net.JoinHostPort("127.0.0.1", strconv.Itoa(sinkPort)))}
+	for _, s := range scenarios {
+		for _, p := range peers {
+			if err := s.Suits(p); err != nil {
+				progress("left out: %v", err)
+			}
+		}
+	}
 	machine, err := o.describe(peers)
 	if err != nil {
 		return exitWrong, err
@@ -154,6 +164,9 @@ func (o *options) eachRound(ctx context.Context, peers []*peer.Peer, scenarios [
 		}
 		for _, s := range scenarios {
 			for _, p := range order {
+				if s.Suits(p) != nil {
+					continue
+				}
 				if ctx.Err() != nil {
 					return errors.New("interrupted")
 				}

@@ -80,6 +80,14 @@ func (s *Server) start(ctx context.Context, groups string) (err error) {
 	return nil
 }
 
+// Alive is an error when the server has ended by itself.
+func (s *Server) Alive() error {
+	if s.process != nil && len(s.Group.Processes()) == 0 {
+		return fmt.Errorf("%s has ended by itself%s", s.Name, s.lastWords())
+	}
+	return nil
+}
+
 // Address is where the server listens.
 func (s *Server) Address() string { return fmt.Sprintf("127.0.0.1:%d", s.Place.Port) }
 

@@ -25,11 +25,32 @@ type Scenario struct {
 	load  load.Spec
 	drain time.Duration // how long we wait for the rest
 	run   func(context.Context, *trial) error
+	who   wants
+}
+
+// wants says whom a scenario is for.
+type wants int
+
+const (
+	anyone  wants = iota
+	servers       // not the direct way
+	ourOwn
+)
+
+// Suits says in words why the peer is not measured in the scenario; nil when it is.
+func (s Scenario) Suits(p *peer.Peer) error {
+	switch {
+	case s.who == servers && p.Name == peer.Direct:
+		return fmt.Errorf("%s is for servers, not for %s", s.Name, p.Name)
+	case s.who == ourOwn && p.Kit != "mta":
+		return fmt.Errorf("%s is for our own server alone: a queue of a file a message takes hours", s.Name)
+	}
+	return nil
 }
 
 // All are the scenarios that there are; count is how many messages "million" queues.
 func All(count int) []Scenario {
-	list := []Scenario{{Name: "idle", Doc: "memory and CPU of a server that has nothing to do, and its start", run: idle}}
+	list := []Scenario{{Name: "idle", Doc: "memory and CPU of a server that has nothing to do, and its start", run: idle, who: servers}}
 	for _, connections := range []int{1, 20, 100} {
 		for _, perConn := range []int{1, 100} {
 			list = append(list, Scenario{
@@ -44,8 +65,8 @@ func All(count int) []Scenario {
 		return Scenario{Name: name, Doc: doc, run: through, drain: 30 * time.Second,
 			load: load.Spec{Connections: connections, PerConn: 100, Size: size, Recipients: recipients, Time: 8 * time.Second}}
 	}
-	queued := func(name, doc string, n int, limit time.Duration, run func(context.Context, *trial) error) Scenario {
-		return Scenario{Name: name, Doc: doc, run: run, drain: 2 * time.Minute,
+	queued := func(name, doc string, who wants, n int, limit time.Duration, run func(context.Context, *trial) error) Scenario {
+		return Scenario{Name: name, Doc: doc, run: run, who: who, drain: 2 * time.Minute,
 			load: load.Spec{Connections: 20, PerConn: 100, Size: 4 << 10, Recipients: 1, Messages: n, Time: limit}}
 	}
 	return append(list,
@@ -53,8 +74,8 @@ func All(count int) []Scenario {
 		e2e("e2e-4k-c100", "the same on 100 connections", 100, 4<<10, 1),
 		e2e("e2e-100k", "8 s of 100 KiB on 20 connections", 20, 100<<10, 1),
 		e2e("e2e-50rcpt", "8 s of 4 KiB for 50 recipients on 20 connections", 20, 4<<10, 50),
-		queued("queue50k", "the sink is down: 50,000 are queued; it comes back, and they leave", 50_000, 3*time.Minute, backlog),
-		queued("million", fmt.Sprintf("ours only: %d are queued, the server restarts, the sink comes back", count), count, time.Hour, million),
+		queued("queue50k", "the sink is down: 50,000 are queued; it comes back, and they leave", servers, 50_000, 3*time.Minute, backlog),
+		queued("million", fmt.Sprintf("ours only: %d are queued, the server restarts, the sink comes back", count), ourOwn, count, time.Hour, million),
 	)
 }
 
@@ -90,7 +111,11 @@ type Bench struct {
 func (b *Bench) Run(ctx context.Context, p *peer.Peer, s Scenario, round int) report.Record {
 	rec := report.Record{Peer: p.Name, Scenario: s.Name, Round: round, Figures: map[string]float64{}}
 	t := &trial{Bench: b, scenario: s, rec: &rec}
-	if err := t.whole(ctx, p); err != nil {
+	err := s.Suits(p)
+	if err == nil {
+		err = t.whole(ctx, p)
+	}
+	if err != nil {
 		rec.Error, rec.Figures = err.Error(), nil
 	}
 	return rec

@@ -134,7 +134,7 @@ func (t *trial) close(res load.Result) ledger.Audit {
 	t.set(report.Missing, float64(a.Missing))
 	t.set(report.Queued, float64(queued))
 	t.set(report.Transactions, float64(a.Transactions))
-	if err := a.Wrong(queued); err != nil {
+	if err := errors.Join(a.Wrong(queued), t.server.Alive()); err != nil {
 		t.rec.Wrong = err.Error()
 	}
 	return a

@@ -42,13 +42,21 @@ func Inside() bool { return os.Getenv(stageVar) == stageWork }
 // Outside tells whether this process is the one that the user has started.
 func Outside() bool { return os.Getenv(stageVar) == "" }
 
+// Permitted says in words why this process can't make a testbed; nil when it may try.
+func Permitted() error {
+	if os.Geteuid() != 0 {
+		return errors.New("this needs root: it makes namespaces and a control group; try sudo, or a privileged container")
+	}
+	return nil
+}
+
 // Enter runs this program again, with its arguments, on ground laid after the plan, and returns its exit code.
 func Enter(plan Plan) (int, error) {
 	if os.Getenv(stageVar) == stageBed {
 		return becomeBed(plan), nil
 	}
-	if os.Geteuid() != 0 {
-		return 0, errors.New("this needs root: it makes namespaces and a control group; try sudo, or a container with CAP_SYS_ADMIN")
+	if err := Permitted(); err != nil {
+		return 0, err
 	}
 	// The parent-death signal is that of a thread (prctl(2)).
 	runtime.LockOSThread()
