@@ -60,10 +60,10 @@ func plainServer(t *testing.T, answer func(line string) string) (address string,
 }
 
 func ok(line string) string {
-	switch {
-	case line == "":
+	switch line {
+	case "":
 		return "220 plain.test"
-	case line == "DATA":
+	case "DATA":
 		return "354 go on"
 	default:
 		return "250 ok"

@@ -37,7 +37,7 @@ func TestFind(t *testing.T) {
 }
 
 // direct runs a scenario on the way without a server, which needs no rights.
-func direct(t *testing.T, ctx context.Context, s Scenario) report.Record {
+func direct(ctx context.Context, t *testing.T, s Scenario) report.Record {
 	t.Helper()
 	d := sink.New("127.0.0.1:0")
 	if err := d.Up(); err != nil {
@@ -56,7 +56,7 @@ func direct(t *testing.T, ctx context.Context, s Scenario) report.Record {
 func TestDirect(t *testing.T) {
 	s := Scenario{Name: "few", run: through, drain: time.Minute,
 		load: load.Spec{Connections: 4, PerConn: 10, Size: 2000, Recipients: 3, Messages: 100, Time: time.Minute}}
-	r := direct(t, t.Context(), s)
+	r := direct(t.Context(), t, s)
 	f := r.Figures
 	if r.Error != "" || r.Wrong != "" || f[report.Accepted] != 100 || f[report.Delivered] != 100 || f[report.Missing] != 0 {
 		t.Errorf("%+v", r)
@@ -74,7 +74,7 @@ func TestWhatIsNotForAPeerIsAnError(t *testing.T) {
 		if s.Name != "idle" && s.Name != "queue50k" && s.Name != "million" {
 			continue
 		}
-		if r := direct(t, t.Context(), s); r.Error == "" || r.Figures != nil {
+		if r := direct(t.Context(), t, s); r.Error == "" || r.Figures != nil {
 			t.Errorf("%s: %+v", s.Name, r)
 		}
 	}
@@ -84,7 +84,7 @@ func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, s := range All(10) {
-		if r := direct(t, ctx, s); r.Error == "" {
+		if r := direct(ctx, t, s); r.Error == "" {
 			t.Errorf("%s: %+v", s.Name, r)
 		}
 	}

@@ -45,11 +45,11 @@ func lookAround() error {
 	var wrong []error
 	faces, err := net.Interfaces()
 	if err != nil || len(faces) != 1 || faces[0].Name != "lo" || faces[0].Flags&net.FlagUp == 0 {
-		wrong = append(wrong, fmt.Errorf("interfaces: %v, %v", faces, err))
+		wrong = append(wrong, fmt.Errorf("interfaces: %v, %w", faces, err))
 	}
 	passwd, err := os.ReadFile("/etc/passwd")
 	if err != nil || !strings.Contains(string(passwd), "\nmtabench-user:x:64901:64901:") || strings.Count("\n"+string(passwd), "\nroot:") != 1 {
-		wrong = append(wrong, fmt.Errorf("accounts: %v, %s", err, passwd))
+		wrong = append(wrong, fmt.Errorf("accounts: %w, %s", err, passwd))
 	}
 	if out, err := exec.Command("/usr/bin/mtabench-peer").Output(); string(out) != "a peer\n" {
 		wrong = append(wrong, fmt.Errorf("the program over /usr: %q, %w", out, err))
