@@ -212,10 +212,15 @@ func (o *options) save(r report.Record) (err error) {
 // brief is a record in a line, for who watches.
 func brief(r report.Record) string {
 	line := fmt.Sprintf("round %d %-14s %-14s", r.Round, r.Scenario, r.Peer)
-	f := r.Figures
-	if rate, ok := f[report.AcceptRate]; ok {
-		line += fmt.Sprintf(" accepted %6.0f/s p50 %5.1f p99 %6.1f ms, through %6.0f/s, CPU %.3f s/1000, missing %.0f, noise %.2f",
-			rate, f[report.AcceptP50], f[report.AcceptP99], f[report.EndToEndRate], f[report.CPU], f[report.Missing], f[report.Noise])
+	for _, f := range []struct{ name, format string }{
+		{report.AcceptRate, " accepted %.0f/s"}, {report.AcceptP50, " p50 %.1f"}, {report.AcceptP99, " p99 %.1f ms"},
+		{report.EndToEndRate, ", through %.0f/s"}, {report.FillShare, ", last tenth %.2f of the first"},
+		{report.DrainRate, ", drained at %.0f/s"}, {report.CPU, ", CPU %.3f s/1000"}, {report.Missing, ", missing %.0f"},
+		{report.Anon, ", anon %.0f MiB"}, {report.Noise, ", noise %.2f cores"},
+	} {
+		if v, ok := r.Figures[f.name]; ok {
+			line += fmt.Sprintf(f.format, v)
+		}
 	}
 	for _, text := range []string{r.Error, r.Wrong, r.Sample} {
 		if text != "" {
