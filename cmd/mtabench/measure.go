@@ -28,6 +28,9 @@ import (
 
 const sinkPort = 2600
 
+// errInterrupted ends a run before its time. What was measured is kept, but for what was under way.
+var errInterrupted = errors.New("interrupted")
+
 // measure is the command without a name. Outside it builds our server and enters the testbed, where it runs again.
 func (o *options) measure(ctx context.Context, stdout, stderr io.Writer) (int, error) {
 	peers, scenarios, err := o.chosen()
@@ -144,6 +147,9 @@ func (o *options) inside(ctx context.Context, peers []*peer.Peer, scenarios []sc
 	}
 	err = o.eachRound(ctx, peers, scenarios, func(p *peer.Peer, s scenario.Scenario, round int) error {
 		r := bench.Run(ctx, p, s, round)
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
 		records = append(records, r)
 		progress("%s", brief(r))
 		return o.save(r)
@@ -168,7 +174,7 @@ func (o *options) eachRound(ctx context.Context, peers []*peer.Peer, scenarios [
 					continue
 				}
 				if ctx.Err() != nil {
-					return errors.New("interrupted")
+					return errInterrupted
 				}
 				if err := do(p, s, round); err != nil {
 					return err
