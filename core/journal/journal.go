@@ -55,6 +55,7 @@ type Journal struct {
 	epoch  uint64 // of the active file; each turn has a larger one
 	seq    uint64 // of the last group
 	end    int64  // of the active file's last group
+	before int64  // the same of the other file
 	group  []byte // the one that is being made
 	count  uint32
 }
@@ -113,7 +114,7 @@ func (j *Journal) clearOlder() error {
 func (j *Journal) Turn() {
 	j.active = 1 - j.active
 	j.epoch++
-	j.end = 0
+	j.before, j.end = j.end, 0
 }
 
 // Full reports whether so many bytes more would make the active file larger than FileSize.
@@ -221,6 +222,19 @@ func (j *Journal) Replay(fn func(Change) error) error {
 		j.epoch = binary.LittleEndian.Uint64(b[:]) >> 2
 	}
 	return nil
+}
+
+// Size returns the size of the file that has been turned from last, in bytes.
+func (j *Journal) Size() int64 { return j.before }
+
+// SizeIn returns the size of the files of the journal in a directory, in bytes; 0 where there is none.
+func SizeIn(dir string) (size int64) {
+	for _, name := range Names() {
+		if info, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			size += info.Size()
+		}
+	}
+	return size
 }
 
 // Empty reports whether the journal in a directory says nothing that the store does not have. It changes nothing.

@@ -90,7 +90,7 @@ func (q *Queue) logOne(o *op) {
 // the store has what is in that other file.
 func (q *Queue) turn() (*layer, error) {
 	f := &q.fresh
-	if l := f.frozen; l != nil { // the committer alone makes one
+	if l := f.older(); l != nil { // the committer alone makes one
 		l.soon()
 		<-l.done
 		if l.err != nil {
@@ -148,7 +148,7 @@ func (q *Queue) serve(group []*op) error {
 		if !o.flush {
 			continue
 		}
-		if o.flushed = q.fresh.frozen; len(q.fresh.active.keys) > 0 {
+		if o.flushed = q.fresh.older(); len(q.fresh.active.keys) > 0 {
 			var err error
 			if o.flushed, err = q.turn(); err != nil {
 				return err
@@ -200,6 +200,9 @@ func (q *Queue) replay() error {
 
 // apply puts a layer into the store: the records last, so that a message exists when its content does.
 func (q *Queue) apply(l *layer) error {
+	if err := q.disk.room(q.fresh.journal.Size()); err != nil {
+		return err
+	}
 	b := &batch{q: q}
 	defer b.discard()
 	for _, k := range q.still(l) {

@@ -130,7 +130,7 @@ func (f *fresh) close() error {
 	return f.journal.Close()
 }
 
-// find looks a key up in the layers. The lock must be held.
+// find looks a key up in the layers. mu is held.
 func (f *fresh) find(k shortKey) (entry, bool) {
 	for _, l := range []*layer{f.active, f.frozen} {
 		if l == nil {
@@ -181,10 +181,20 @@ func (q *Queue) get(key []byte) (value []byte, err error) {
 	return value, err
 }
 
-// exists reports whether a message is in the queue. It is called by the committer, which alone changes the layers.
+// older returns the frozen layer.
+func (f *fresh) older() *layer {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.frozen
+}
+
+// exists reports whether a message is in the queue.
 func (q *Queue) exists(id ID) (bool, error) {
 	key := idKey(keyRecord, id)
-	if e, known := q.fresh.find(shorten(key)); known {
+	q.fresh.mu.RLock()
+	e, known := q.fresh.find(shorten(key))
+	q.fresh.mu.RUnlock()
+	if known {
 		return e.state != gone, nil
 	}
 	err := q.view(func(txn *badger.Txn) error {

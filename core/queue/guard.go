@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,6 +72,19 @@ func (g *guard) look() {
 		limit += g.minFree / 8
 	}
 	g.isFull.Store(free < limit)
+}
+
+// room returns ErrFull when the disk has no room to put n bytes into the store: on a full disk Badger would be killed.
+func (g *guard) room(n int64) error {
+	if g.free == nil {
+		return nil
+	}
+	free, err := g.free()
+	if err != nil || free >= n+needed {
+		return nil
+	}
+	return fmt.Errorf("%w: %d MiB are free, and %d are needed to put the journal into the store; no message is lost",
+		ErrFull, free>>20, (n+needed)>>20)
 }
 
 // wrote notes that so many bytes went to the disk.

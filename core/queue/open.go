@@ -65,7 +65,7 @@ func openReadOnly(lock *dirLock) (*badger.DB, error) {
 	o := storeOptions(lock.dir, nil).WithReadOnly(true)
 	cleared, err := journal.Empty(lock.dir)
 	if err != nil {
-		return nil, explain(lock.dir, err)
+		return nil, explain(lock.dir, fmt.Errorf("%w: %w", ErrDamaged, err))
 	}
 	var db *badger.DB
 	if cleared {

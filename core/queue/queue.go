@@ -108,6 +108,7 @@ func (q *Queue) Close() error {
 	q.wake.Broadcast()
 	q.mu.Unlock()
 	<-q.ended
+	q.awaitCheckpoint()
 	q.alarm.Stop()
 	q.cleaner.stop()
 	q.readers.Wait()
@@ -118,20 +119,35 @@ func (q *Queue) Close() error {
 	return nil
 }
 
+// closePatience is how long Close waits for a store that has failed, and may never answer.
+const closePatience = 3 * time.Second
+
+// awaitCheckpoint waits for a checkpoint that is under way when the queue has failed; else the committer has.
+func (q *Queue) awaitCheckpoint() {
+	l := q.fresh.older()
+	if l == nil {
+		return
+	}
+	l.soon()
+	select {
+	case <-l.done:
+	case <-time.After(closePatience):
+	}
+}
+
 // closeStore closes Badger. After a storage error that can last for ever, so then it is not waited for.
 func (q *Queue) closeStore() error {
 	if q.failure() == nil {
 		defer q.lock.release()
 		return q.db.Close()
 	}
-	const patience = 3 * time.Second
 	closed := make(chan error, 1)
 	go func() { closed <- q.db.Close() }()
 	select {
 	case err := <-closed:
 		q.lock.release()
 		return err
-	case <-time.After(patience):
+	case <-time.After(closePatience):
 		return q.failure()
 	}
 }

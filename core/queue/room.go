@@ -5,12 +5,14 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+
+	"github.com/pabal-mta/mta/core/journal"
 )
 
 const (
 	ballastName = "ballast"
 	ballastSize = 64 << 20
-	needed      = 32 << 20 // to open a store and to write down that something was delivered
+	needed      = int64(32 << 20) // to open a store and to write down that something was delivered
 )
 
 // makeRoom keeps Badger off a full disk, on which it would be killed at each start. A file that takes room without use
@@ -24,6 +26,7 @@ func makeRoom(dir string, o Options) error {
 		minFree = defaultMinFree
 	}
 	ballast := filepath.Join(dir, ballastName)
+	needed := needed + journal.SizeIn(dir) // all of the journal may have to be put into the store
 	if freeOrPlenty(dir) < needed {
 		os.Remove(ballast)
 	}

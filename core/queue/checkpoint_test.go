@@ -1,0 +1,161 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/pabal-mta/mta/core/journal"
+)
+
+func TestDeliveredAtOnceIsNotInTheStore(t *testing.T) {
+	q := openQueue(t, t.TempDir())
+	var kept []*Record
+	for i := range 30 {
+		rec := add(t, q, message(pattern(i, 3000), "bob@example.net"))
+		if i%10 == 0 {
+			kept = append(kept, rec)
+			continue
+		}
+		rec.Recipients[0].State = Delivered
+		if _, err := settle(q, rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := keys(t, q, keyRecord); n != len(kept) {
+		t.Errorf("%d records in the store, want %d", n, len(kept))
+	}
+	if n := keys(t, q, keyContent); n != len(kept) {
+		t.Errorf("%d contents in the store, want %d", n, len(kept))
+	}
+	for i, rec := range kept { // and one that the store has is removed there
+		if b, err := readAll(q, rec.ID); err != nil || !bytes.Equal(b, pattern(10*i, 3000)) {
+			t.Errorf("%s: %v", rec.ID, err)
+		}
+		if err := remove(q, rec.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := q.Load(rec.ID); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %v", rec.ID, err)
+		}
+		if err := remove(q, rec.ID); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %v", rec.ID, err)
+		}
+	}
+	if n := keys(t, q, keyRecord) + keys(t, q, keyContent); n != 0 {
+		t.Errorf("%d keys are left", n)
+	}
+}
+
+// TestManyTurns writes more than both files of the journal hold, while messages are read, settled and removed in all
+// places that they can be in, and opens the queue again as a kill would have left it.
+func TestManyTurns(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	q := openQueue(t, dir)
+	const size = 200 << 10
+	live := map[ID]int{}
+	var order []ID
+	for i := range 5 * journal.FileSize / size / 2 {
+		rec := add(t, q, message(pattern(i, size), "bob@example.net", "cid@example.org"))
+		live[rec.ID] = i
+		order = append(order, rec.ID)
+		if i%3 == 0 {
+			continue
+		}
+		old := order[i/2] // in the active layer, the frozen one or the store
+		rec, _, err := q.Load(old)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec.Recipients[0].State = Delivered
+		if i%3 == 2 {
+			rec.Recipients[1].State = Failed
+			delete(live, old)
+		}
+		if _, err := settle(q, rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(q *Queue) {
+		t.Helper()
+		for id, i := range live {
+			if b, err := readAll(q, id); err != nil || !bytes.Equal(b, pattern(i, size)) {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+		if got := listed(t, q, Filter{}); len(got) != len(live) {
+			t.Errorf("%d listed, want %d", len(got), len(live))
+		}
+	}
+	check(q)
+	copied := t.TempDir() // what a kill would leave: the files as they are
+	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	killed := openQueue(t, copied)
+	if got := recovered(t, killed); len(got) != len(live) {
+		t.Errorf("%d recovered, want %d", len(got), len(live))
+	}
+	check(killed)
+}
+
+func TestDamagedJournalIsRefusedInWords(t *testing.T) {
+	dir := t.TempDir()
+	q := openQueue(t, dir)
+	for i := range 10 {
+		add(t, q, message(pattern(i, 1000), "bob@example.net"))
+	}
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	flip(t, copied, ".journal", pattern(5, 100), 10)
+	for name, open := range map[string]func() (*Queue, error){
+		"Open":         func() (*Queue, error) { return Open(copied, Options{MinFree: -1}) },
+		"OpenReadOnly": func() (*Queue, error) { return OpenReadOnly(copied) },
+	} {
+		q, err := open()
+		if err == nil {
+			q.Close()
+		}
+		if !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestCheckpointWithoutRoom has the disk filled by somebody else: the queue stops before it harms its store.
+func TestCheckpointWithoutRoom(t *testing.T) {
+	dir := t.TempDir()
+	var free atomic.Int64
+	free.Store(1 << 40)
+	failed := make(chan error, 1)
+	q, err := open(dir, Options{Fatal: func(err error) { failed <- err }}, newGuard(1<<20, func() (int64, error) { return free.Load(), nil }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := add(t, q, message(pattern(1, 5000), "bob@example.net"))
+	free.Store(1 << 20)
+	if err := q.List(context.Background(), Filter{}, func(*Record) error { return nil }); !errors.Is(err, ErrFull) {
+		t.Errorf("List: %v", err)
+	}
+	if err := <-failed; !errors.Is(err, ErrFull) {
+		t.Errorf("Fatal: %v", err)
+	}
+	q.Close()
+	q = openQueue(t, dir)
+	if b, err := readAll(q, rec.ID); err != nil || !bytes.Equal(b, pattern(1, 5000)) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, journal.Names()[0])); err != nil {
+		t.Error(err)
+	}
+}
