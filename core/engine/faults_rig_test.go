@@ -68,7 +68,7 @@ func newFaultRig(t *testing.T, kind string, n int) *faultRig {
 		Load: func(ctx context.Context) (*config.Config, error) {
 			cfg, problems := loader.Load(ctx, true)
 			if problems.HasErrors() {
-				return nil, fmt.Errorf("%v", problems)
+				return nil, problems
 			}
 			return cfg, nil
 		},

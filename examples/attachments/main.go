@@ -89,9 +89,9 @@ var errFound = errors.New("found")
 
 // find says what is refused in a message, or "".
 func (a *Attachments) find(ctx context.Context, c mail.Content) (found string, err error) {
-	e, err := message.Read(mail.Reader(c))
+	e, _ := message.Read(mail.Reader(c))
 	if e == nil {
-		return "", nil //nolint:nilerr // what has no header has no parts
+		return "", nil // what has no header has no parts
 	}
 	parts := 0
 	err = e.Walk(func(_ []int, part *message.Entity, err error) error {
