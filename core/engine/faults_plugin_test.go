@@ -35,6 +35,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == badArg {
 		beBad()
 	}
+	if len(os.Args) > 1 && os.Args[1] == noopArg {
+		sdk.ServeAny(sdk.Of(noopPlugin()))
+		return
+	}
 	os.Exit(m.Run())
 }
 

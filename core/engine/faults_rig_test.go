@@ -266,9 +266,10 @@ func (r *faultRig) attempt(ctx context.Context, id string, n int) (e event.Event
 
 // faultSink takes mail, but for the mailbox "reject".
 type faultSink struct {
-	l    net.Listener
-	mu   sync.Mutex
-	mail []sunk
+	l     net.Listener
+	quiet bool // nothing is kept
+	mu    sync.Mutex
+	mail  []sunk
 }
 
 type sunk struct {
@@ -313,7 +314,9 @@ func (s *faultSink) serve(c *textproto.Conn) {
 			if err != nil {
 				return
 			}
-			s.take(data)
+			if !s.quiet {
+				s.take(data)
+			}
 			answer("250 taken")
 		case strings.HasPrefix(line, "RCPT TO:<reject@"):
 			answer("550 5.1.1 no such user")
