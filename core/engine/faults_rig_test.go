@@ -22,8 +22,8 @@ import (
 	"github.com/pabal-mta/mta/core/queue"
 )
 
-// badTimeout is what the plugins have for a call.
-const badTimeout = time.Second
+// badTimeout is what the plugins have for a call. A good one has to keep it on a loaded machine, too.
+const badTimeout = 3 * time.Second
 
 // faultRig is a server with a good store, a plugin of one kind for each fault, and a host that mail goes to.
 type faultRig struct {

@@ -56,7 +56,10 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	var wg sync.WaitGroup
-	atOnce := make(chan struct{}, 4)
+	atOnce := make(chan struct{}, 16) // most of them only wait
+	if *allFaults {
+		atOnce = make(chan struct{}, 4) // for the figures
+	}
 	for i, r := range rigs {
 		stop := r.others()
 		var cells sync.WaitGroup
@@ -66,13 +69,9 @@ func TestFaults(t *testing.T) {
 					if !chosen(n, j, i) {
 						continue
 					}
-					if *allFaults { // for the figures; otherwise most of them only wait
-						atOnce <- struct{}{}
-					}
+					atOnce <- struct{}{}
 					words := (&cell{faultRig: r, fault: f, moment: m}).run()
-					if *allFaults {
-						<-atOnce
-					}
+					<-atOnce
 					mu.Lock()
 					results[f+" "+m+" "+r.kind] = words
 					mu.Unlock()
