@@ -139,7 +139,7 @@ func relay(b *testing.B, e *Engine, listener string, n int) float64 {
 			defer s.close()
 			for range n / 20 {
 				if _, _, code := r.send(s, "ann@here.example", "bob@there.example", 4000); code != 250 {
-					b.Error(s.last, s.err)
+					b.Error(s)
 					return
 				}
 			}

@@ -20,17 +20,17 @@ func (c *cell) probeLogin() error {
 	s = c.session(c.fault)
 	defer s.close()
 	code := s.login("right")
-	return c.judge("the right password", fmt.Sprint(s.last, " ", s.err), code == 235, code == 454)
+	return c.judge("the right password", s.String(), code == 235, code == 454)
 }
 
 func (c *cell) goodLogin() error {
 	s := c.session(c.fault)
 	defer s.close()
 	if code := s.login("wrong"); code != 535 {
-		return fmt.Errorf("a wrong password: %s, %w", s.last, s.err)
+		return fmt.Errorf("a wrong password: %s", s)
 	}
 	if code := s.login("right"); code != 235 {
-		return fmt.Errorf("the right password: %s, %w", s.last, s.err)
+		return fmt.Errorf("the right password: %s", s)
 	}
 	return nil
 }
@@ -40,7 +40,7 @@ func (c *cell) probeFilter() error {
 	s := c.session(c.fault)
 	defer s.close()
 	_, _, code := c.send(s, "bob@else.example", "ann@here.example", 100)
-	return c.judge("a recipient", fmt.Sprint(s.last, " ", s.err), code == 250, code/100 == 4)
+	return c.judge("a recipient", s.String(), code == 250, code/100 == 4)
 }
 
 func (c *cell) goodFilter() error {
@@ -48,10 +48,10 @@ func (c *cell) goodFilter() error {
 	defer s.close()
 	s.say("MAIL FROM:<bob@else.example>")
 	if code := s.say("RCPT TO:<refused@here.example>"); code != 550 {
-		return fmt.Errorf("a recipient that the filter refuses: %s, %w", s.last, s.err)
+		return fmt.Errorf("a recipient that the filter refuses: %s", s)
 	}
 	if code := s.say("RCPT TO:<ann@here.example>"); code != 250 {
-		return fmt.Errorf("a recipient: %s, %w", s.last, s.err)
+		return fmt.Errorf("a recipient: %s", s)
 	}
 	return nil
 }
@@ -75,7 +75,7 @@ func (c *cell) deliver() (e event.Event, tag string, err error) {
 	}
 	tag, id, code := c.send(s, "bob@else.example", "ann@"+c.fault+".example", size)
 	if code != 250 {
-		return e, tag, fmt.Errorf("the message was answered %s, %w", s.last, s.err)
+		return e, tag, fmt.Errorf("the message was answered %s", s)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), faultPatience)
 	defer cancel()
@@ -117,7 +117,7 @@ func (c *cell) report() (line string, err error) {
 	defer s.close()
 	tag, _, code := c.send(s, c.fault+"@here.example", "reject@refusing.example", 100)
 	if code != 250 {
-		return "", fmt.Errorf("the message was answered %s, %w", s.last, s.err)
+		return "", fmt.Errorf("the message was answered %s", s)
 	}
 	if !until(func() bool { return len(c.stored(tag)) > 0 }) {
 		return "", fmt.Errorf("no report of %s came", tag)

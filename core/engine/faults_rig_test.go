@@ -185,6 +185,14 @@ type session struct {
 	err  error
 }
 
+// String is the last reply, or why there was none.
+func (s *session) String() string {
+	if s.err != nil {
+		return s.err.Error()
+	}
+	return s.last
+}
+
 const sessionTime = time.Minute
 
 func (r *faultRig) session(listener string) *session {

@@ -138,7 +138,7 @@ func (r *faultRig) others() (stop func()) {
 			began := time.Now()
 			s := r.session("plain")
 			if _, _, code := r.send(s, "bob@else.example", "ann@here.example", 1000); code != 250 {
-				r.t.Errorf("%s: another session was answered %q, %v", r.kind, s.last, s.err)
+				r.t.Errorf("%s: another session was answered %s", r.kind, s)
 			}
 			s.close()
 			r.mu.Lock()
