@@ -63,8 +63,10 @@ func TestBounce(t *testing.T) {
 func TestTrouble(t *testing.T) {
 	elsewhere := crm(t, func(http.ResponseWriter, *http.Request) { t.Error("the token went elsewhere") })
 	for name, answer := range map[string]http.HandlerFunc{
-		"500":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
-		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere["url"], http.StatusTemporaryRedirect) },
+		"500": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere["url"], http.StatusTemporaryRedirect)
+		},
 		"silence": func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // only then the end of the connection is seen
 			<-r.Context().Done()
