@@ -43,6 +43,14 @@ type BounceNotifier interface {
 	Bounce(ctx context.Context, f *mail.Failure) (mail.Notice, error)
 }
 
+// Router says where mail for a recipient goes next. Who may send mail through the server is decided before, by the server
+// alone.
+type Router interface {
+	// Route returns one Hop for each recipient of r.Envelope.To, in their order. An error keeps all of them in the queue;
+	// a Hop with a Reply answers for one of them.
+	Route(ctx context.Context, r *mail.Routing) ([]mail.Hop, error)
+}
+
 // Observer hears of what happens, in batches and in order. An error makes the server tell the same batch again, so that
 // each event comes at least once as long as the server lives; nothing in the flow of mail waits for it. While an observer
 // is down or slow the server keeps the 10,000 events that wait longest for it, and counts those that it could not keep.

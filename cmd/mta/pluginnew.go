@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,6 +43,9 @@ func pluginNew() *cobra.Command {
 		for _, name := range files {
 			fmt.Fprintln(cmd.OutOrStdout(), filepath.Join(p.Dir, name))
 		}
+		if p.SDK != "" {
+			fmt.Fprintf(cmd.OutOrStdout(), "\nIt is built with the SDK in %s (go.mod says so)\n", p.SDK)
+		}
 		fmt.Fprintf(cmd.OutOrStdout(), "\nThe next steps are in %s\n", filepath.Join(p.Dir, "README.md"))
 		return nil
 	}
@@ -50,8 +54,8 @@ func pluginNew() *cobra.Command {
 
 var isRelease = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-(alpha|beta|rc)[.0-9]*)?$`).MatchString
 
-// chooseSDK finds what a plugin in Go is built with: the clone that was named, the one that we stand in, or the release
-// that this program is.
+// chooseSDK finds what a plugin in Go is built with: the clone that was named, the release that this program is, the clone
+// that we stand in, or the one that this program was built from.
 func chooseSDK(p *scaffold.Plan) (err error) {
 	if p.Lang != "go" {
 		return nil
@@ -64,10 +68,24 @@ func chooseSDK(p *scaffold.Plan) (err error) {
 		return nil
 	}
 	if p.SDK = cloneAbove(); p.SDK == "" {
+		p.SDK = builtFrom()
+	}
+	if p.SDK == "" {
 		return errors.New("this mta was built from a clone, so there is no release of the SDK that fits it: " +
 			"name the clone with -sdk PATH")
 	}
 	return nil
+}
+
+// builtFrom returns the clone that this program was built from, if it is still there, or "".
+func builtFrom() string {
+	_, file, _, ok := runtime.Caller(0)
+	dir := filepath.Join(filepath.Dir(file), "../..")
+	data, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	if !ok || !filepath.IsAbs(file) || err != nil || !scaffold.IsClone(data) {
+		return ""
+	}
+	return dir
 }
 
 // cloneAbove returns the clone of our module that the working directory is in, or "".

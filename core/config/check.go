@@ -199,14 +199,14 @@ func (d *decoder) checkRouteFiles() {
 
 func (d *decoder) checkRoute(r *Route) {
 	var ways []string
-	for _, name := range []string{"store", "lmtp", "smarthost", "mx"} {
+	for _, name := range []string{"store", "lmtp", "smarthost", "mx", "router"} {
 		if d.cfg.places.written(r, name) && (name != "mx" || r.MX || d.cfg.places[key{r, name}].wrong) {
 			ways = append(ways, name)
 		}
 	}
 	switch {
 	case len(ways) == 0:
-		d.hintAt(d.cfg.places.at(r, ""), "store = plugin.NAME, lmtp, smarthost or mx = true", "route %q does not say how it delivers", r.Name)
+		d.hintAt(d.cfg.places.at(r, ""), "store = plugin.NAME, lmtp, smarthost, mx = true or router = plugin.NAME", "route %q does not say how it delivers", r.Name)
 		return
 	case len(ways) > 1:
 		d.errorAt(d.cfg.places[key{r, ways[1]}].def, "route %q delivers in %d ways (%s); a route delivers in exactly one", r.Name, len(ways), strings.Join(ways, ", "))
@@ -256,6 +256,8 @@ func idleKeys(way string) []string {
 		return []string{"mx", "tls", "user", "password", "port", "allow_loopback", "source"}
 	case "mx":
 		return []string{"user", "password"}
+	case "router":
+		return []string{"mx", "user", "password"}
 	default:
 		return []string{"mx", "port", "allow_loopback"}
 	}

@@ -109,7 +109,7 @@ type On struct {
 	OnError string        `hcl:"on_error" oneof:"tempfail accept reject quarantine" computed:"that of the plugin" doc:"what happens to mail when a plugin fails; accept means without its edits"`
 }
 
-// Route is where mail for some recipients goes, in exactly one way: Store, LMTP, Smarthost or MX.
+// Route is where mail for some recipients goes, in exactly one way: Store, LMTP, Smarthost, MX or Router.
 type Route struct {
 	Name          string        `hcl:",label"`
 	Domains       []string      `hcl:"domains" is:"pattern" computed:"every domain" doc:"of the recipients: a name, or *.name for all below it"`
@@ -117,6 +117,7 @@ type Route struct {
 	LMTP          []string      `hcl:"lmtp" is:"hop" need:"one" doc:"deliver to this LMTP server"`
 	Smarthost     []string      `hcl:"smarthost" is:"hostport" need:"one" doc:"deliver to this server, whatever the domain; of several, the first that answers"`
 	MX            bool          `hcl:"mx" default:"false" doc:"deliver to the hosts that the domain itself names"`
+	Router        string        `hcl:"router" ref:"plugin" wants:"router" doc:"ask this plugin for the next host of each recipient"`
 	TLS           string        `hcl:"tls" oneof:"none opportunistic require verify" computed:"opportunistic; none with lmtp" doc:"opportunistic uses TLS where it works, require insists on it, verify wants a certificate for the host's name too"`
 	User          string        `hcl:"user" doc:"log in with this name"`
 	Password      schema.Secret `hcl:"password" doc:"and this password: env(\"NAME\"), file(\"path\") or credential(\"name\")"`
@@ -223,7 +224,7 @@ func load(ctx context.Context, sources []*source, o Options) (*Config, Diagnosti
 	return d.cfg, d.diags
 }
 
-// Way returns how the route delivers: "store", "lmtp", "smarthost" or "mx".
+// Way returns how the route delivers: "store", "lmtp", "smarthost", "router" or "mx".
 func (r *Route) Way() string {
 	switch {
 	case r.Store != "":
@@ -232,6 +233,8 @@ func (r *Route) Way() string {
 		return "lmtp"
 	case len(r.Smarthost) > 0:
 		return "smarthost"
+	case r.Router != "":
+		return "router"
 	default:
 		return "mx"
 	}

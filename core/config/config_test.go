@@ -60,6 +60,7 @@ func describe(_ context.Context, p *Plugin) (*Description, error) {
 	name := strings.TrimPrefix(p.Source, "builtin:")
 	kinds := map[string][]string{
 		"users": {"authenticator"}, "maildir": {"store", "directory"}, "mime": {"converter"}, "bounces": {"bounce"},
+		"router": {"router"},
 	}
 	config := map[string]any{"users": usersConfig{}, "maildir": maildirConfig{}}[name]
 	switch filepath.Base(name) {
@@ -67,7 +68,7 @@ func describe(_ context.Context, p *Plugin) (*Description, error) {
 		return nil, errors.New("it wrote \"starting up\" to standard output before it was ready\nsdk.Serve sees to that")
 	case "filter", "picky", "greylist":
 		kinds[name], config = []string{"rcpt", "message"}, filterConfig{}
-	case "plain", "mime", "bounces":
+	case "plain", "mime", "bounces", "router":
 		return &Description{Version: "1.0", Kinds: kinds[name]}, nil
 	}
 	s, err := schema.Of(config)
@@ -91,7 +92,7 @@ func testOptions() Options {
 	env := map[string]string{"SECRET": secret, "HOME": "/root"}
 	return Options{
 		Describe: describe, Validate: validate,
-		Builtins:  []string{"bounces", "broken", "filter", "maildir", "mime", "picky", "plain", "users"},
+		Builtins:  []string{"bounces", "broken", "filter", "maildir", "mime", "picky", "plain", "router", "users"},
 		LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
 	}
 }

@@ -157,6 +157,8 @@ func mustAnswer(wants string) string {
 		return "a login is never accepted unasked"
 	case "store":
 		return "mail that was not stored is not delivered"
+	case "router":
+		return "mail without a next host can't be sent"
 	case "converter":
 		return "mail that was not converted can't be sent"
 	default:
@@ -183,7 +185,7 @@ func (d *decoder) checkAuth() {
 	}
 }
 
-// checkKind compares the kinds of mta.plugin.v1: authenticator, store, directory, converter, bounce, observer, and each stage.
+// checkKind compares the kinds of mta.plugin.v1: authenticator, store, directory, converter, bounce, router, observer, and each stage.
 func (d *decoder) checkKind(p *Plugin, u use) {
 	if u.wants != "filter" {
 		if !slices.ContainsFunc(p.Kinds, func(k string) bool { return kindName(k) == u.wants }) {

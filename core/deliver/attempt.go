@@ -21,6 +21,7 @@ const (
 	phaseResolve = "resolve"
 	phaseStore   = "store"
 	phaseConvert = "convert"
+	phaseRoute   = "route"
 )
 
 var (
@@ -66,9 +67,12 @@ func (d *Deliverer) Attempt(ctx context.Context, job *Job) (outcomes []Outcome) 
 		return nil
 	}
 	a.way = way
-	if way.Kind == KindStore {
+	switch way.Kind {
+	case KindStore:
 		a.store(ctx)
-	} else {
+	case KindRouter:
+		a.route(ctx)
+	default:
 		a.relay(ctx)
 	}
 	return nil
@@ -80,6 +84,7 @@ type attempt struct {
 	job      *Job
 	way      Way
 	outcomes []Outcome
+	routed   bool // a router has chosen the hosts
 	form     form // what was converted last, and for which peer
 }
 
@@ -247,6 +252,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Attempt, 30*time.Minute)
 	set(&l.Store, 5*time.Minute)
 	set(&l.Convert, 2*time.Minute)
+	set(&l.Route, 30*time.Second)
 	set(&l.IdleTimeout, 5*time.Second)
 	set(&l.RememberDown, time.Minute)
 	set(&l.RememberTLS, time.Hour)

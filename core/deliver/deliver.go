@@ -45,7 +45,7 @@ type Outcome struct {
 	Reply   mail.Reply // the peer's or ours; always a legal one
 	Host    string     // the name of the host whose reply it is; "" where the reply is our own word
 	Addr    string     // address and port, or socket, of the host that it is about; "" before there was one
-	Phase   string     // how far it came: resolve connect tls helo auth mail rcpt data dot store convert
+	Phase   string     // how far it came: resolve connect tls helo auth mail rcpt data dot store convert route
 	TLS     string     // "TLS 1.3 TLS_AES_128_GCM_SHA256", or "" in the clear
 	Relayed bool       // the next hop took over the duty to report delivery (RFC 3461, 5.2)
 	Err     error      // the cause, for the log; a peer never sees it
@@ -69,12 +69,14 @@ const (
 	KindLMTP      = "lmtp"
 	KindSmarthost = "smarthost"
 	KindMX        = "mx"
+	KindRouter    = "router"
 )
 
 // Way is how a route delivers.
 type Way struct {
 	Kind          string         // one of the Kind constants
 	Store         Store          // for store
+	Router        Router         // for router: it says whether a message goes on as by smarthost, by mx or by another way
 	Hosts         []string       // for smarthost and lmtp: "host:port" or "unix:/path", tried in order
 	Port          int            // for mx: default 25
 	TLS           tlspolicy.Mode // default: opportunistic; none for lmtp
@@ -90,6 +92,11 @@ type Way struct {
 // Store puts messages into mailboxes; it is sdk.Store.
 type Store interface {
 	Store(ctx context.Context, d *mail.Delivery) ([]mail.Reply, error)
+}
+
+// Router says where mail for each recipient goes next; it is sdk.Router.
+type Router interface {
+	Route(ctx context.Context, r *mail.Routing) ([]mail.Hop, error)
 }
 
 // Converter gives a message the form that its next hop takes; it is sdk.Converter.
@@ -113,6 +120,7 @@ type Limits struct {
 	Attempt      time.Duration // everything together, default 30m
 	Store        time.Duration // one call of a store, default 5m
 	Convert      time.Duration // one call of a converter, default 2m
+	Route        time.Duration // one call of a router, default 30s
 	Addresses    int           // addresses tried in one attempt, default 10
 	Recipients   int           // recipients of one transaction, default 100 (RFC 5321, 4.5.3.1.8)
 	Messages     int           // messages over one connection, default 1000

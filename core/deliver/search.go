@@ -133,6 +133,9 @@ func unresolved(name string, err error) Outcome {
 	return ours(PermFail, phaseResolve, code, enhanced, "%s", e.Error()).because(err)
 }
 
+// errDown is why a host is not called.
+var errDown = errors.New("it did not answer a moment ago")
+
 // search is one walk over hosts and their addresses.
 type search struct {
 	*attempt
@@ -163,6 +166,13 @@ func (a *attempt) search(ctx context.Context, hosts []host) (*line, Outcome) {
 		}
 	}
 	for _, c := range s.later {
+		if a.routed && s.temp == nil {
+			// The schedule knows one site for all hops of a router: a dead one is not waited for again and again.
+			s.note(s.problem(c.host, c.at.String(), errDown))
+		}
+		if a.routed {
+			continue
+		}
 		if l := s.try(ctx, c); l != nil {
 			return l, Outcome{}
 		}
@@ -241,9 +251,9 @@ func (s *search) allowed(c candidate) bool {
 	return true
 }
 
-// ourMistake is permanent where the DNS of the domain is to blame, and temporary where our configuration is.
+// ourMistake is permanent where the DNS of the domain is to blame, and temporary where our configuration or a router is.
 func (s *search) ourMistake(enhanced, text string) Outcome {
-	if s.way.Kind == KindMX {
+	if s.way.Kind == KindMX && !s.routed {
 		return ours(PermFail, smtpc.PhaseConnect, 550, enhanced, "%s", text)
 	}
 	return ours(TempFail, smtpc.PhaseConnect, 451, "4"+enhanced[1:], "%s", text)

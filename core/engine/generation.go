@@ -116,7 +116,7 @@ func factsOf(f pipeline.Facts) config.Facts {
 	return out
 }
 
-var kinds = map[string]route.Kind{"store": route.Store, "lmtp": route.LMTP, "smarthost": route.Smarthost, "mx": route.MX}
+var kinds = map[string]route.Kind{"store": route.Store, "lmtp": route.LMTP, "smarthost": route.Smarthost, "mx": route.MX, "router": route.Router}
 
 func (g *generation) route(r *config.Route) *route.Route {
 	out := &route.Route{Name: r.Name, Kind: kinds[r.Way()], Domains: r.Domains}
@@ -145,6 +145,8 @@ func (g *generation) way(r *config.Route) (deliver.Way, error) {
 		w.Hosts = r.LMTP
 	case deliver.KindSmarthost:
 		w.Hosts = r.Smarthost
+	case deliver.KindRouter:
+		w.Router = g.host.Plugin(r.Router)
 	}
 	for _, name := range r.Convert {
 		w.Converters = append(w.Converters, g.converter(name, w.Kind))

@@ -117,6 +117,13 @@ func (p *Plugin) Bounce(ctx context.Context, f *mail.Failure) (mail.Notice, erro
 	})
 }
 
+// Route asks for the next hop of each recipient; see sdk.Router.
+func (p *Plugin) Route(ctx context.Context, r *mail.Routing) ([]mail.Hop, error) {
+	return call(ctx, p, "router", true, quickTimeout, func(ctx context.Context, c *calls.Client) ([]mail.Hop, error) {
+		return c.Route(ctx, r)
+	})
+}
+
 // Observe tells what happened; see sdk.Observer. It is repeated: events may come twice.
 func (p *Plugin) Observe(ctx context.Context, events []mail.Event) error {
 	_, err := call(ctx, p, "observer", true, quickTimeout, func(ctx context.Context, c *calls.Client) (struct{}, error) {

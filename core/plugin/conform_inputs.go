@@ -56,6 +56,10 @@ var samples = []sample{
 		_, err := c.Bounce(ctx, in.failure())
 		return err
 	}},
+	{"router", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
+		_, err := c.Route(ctx, &mail.Routing{ID: in.id, Envelope: in.envelope(), Size: int64(len(in.content)), Attempt: 1, Arrived: time.Now()})
+		return err
+	}},
 	{"connect", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
 		_, err := c.Connect(ctx, &mail.Session{ID: in.id, Listener: "mx", Remote: in.remote})
 		return err

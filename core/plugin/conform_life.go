@@ -127,7 +127,7 @@ func (e *examinee) describeTwice(ctx context.Context) (*pluginv1.DescribeRespons
 
 func knownKinds(list []*pluginv1.Kind) error {
 	for i, k := range list {
-		if sampleOf(k.GetName()) == nil && !slices.Contains([]string{"router", "observer"}, k.GetName()) {
+		if sampleOf(k.GetName()) == nil && k.GetName() != "observer" {
 			return fmt.Errorf("%q is no kind of plugin", printable(k.GetName()))
 		}
 		for _, other := range list[:i] {

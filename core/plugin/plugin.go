@@ -321,7 +321,7 @@ func (p *Plugin) end(ctx context.Context) {
 // Name returns the label of the plugin's block.
 func (p *Plugin) Name() string { return p.spec.Name }
 
-// Kinds returns what the plugin can do: authenticator, store, directory, converter, bounce, observer, and the stages of a filter.
+// Kinds returns what the plugin can do: authenticator, store, directory, converter, bounce, router, observer, and the stages of a filter.
 func (p *Plugin) Kinds() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

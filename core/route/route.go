@@ -21,9 +21,10 @@ const (
 	LMTP                      // an LMTP server
 	Smarthost                 // one next hop for everything
 	MX                        // the hosts that the recipient's domain names
+	Router                    // a router plugin of ours says where
 )
 
-var kindNames = [...]string{"unspecified", "store", "lmtp", "smarthost", "mx"}
+var kindNames = [...]string{"unspecified", "store", "lmtp", "smarthost", "mx", "router"}
 
 // String returns the word that stands in mta.hcl.
 func (k Kind) String() string {

@@ -46,12 +46,18 @@ type job struct {
 	site     *site
 	key      siteKey
 	final    bool // the route ends in a mailbox
+	routed   bool // a router says where: what one host does says nothing of the next
 	indexes  []int
 	to       []mail.Recipient
 	outcomes []deliver.Outcome // one for each of to, or none; a zero Class has been dealt with
 	probe    bool              // it finds out whether the site takes connections again
 	word     *deliver.Outcome  // of a site that takes none: it is not asked, and this is the answer
 	skip     bool              // an operator wants something else done
+}
+
+// of notes what is to be known of the job's route, which may be nil.
+func (j *job) of(r *route.Route) {
+	j.final, j.routed = r != nil && r.Kind.Final(), r != nil && r.Kind == route.Router
 }
 
 // leaseOverhead is about what a lease costs in memory beside its content.
@@ -81,13 +87,15 @@ func (l *lease) divide(t route.Table) {
 		j := &l.first
 		switch {
 		case len(j.to) == 0:
-			j.key, j.final = key, r != nil && r.Kind.Final()
+			j.key = key
+			j.of(r)
 		case j.key != key:
 			if byKey == nil {
 				byKey = map[siteKey]*job{}
 			}
 			if j = byKey[key]; j == nil {
-				j = &job{lease: l, key: key, final: r != nil && r.Kind.Final()}
+				j = &job{lease: l, key: key}
+				j.of(r)
 				byKey[key] = j
 				l.more = append(l.more, j)
 			}
@@ -324,6 +332,9 @@ func (s *Schedule) observe(j *job) {
 	st := j.site
 	if j.probe && st.trouble != nil {
 		st.trouble.probing = false
+	}
+	if j.routed {
+		return
 	}
 	switch unreachable(j.outcomes) {
 	case reached:

@@ -1778,8 +1778,8 @@ func (x *DescribeResponse) GetSchemaJson() []byte {
 	return nil
 }
 
-// Kind is one ability: authenticator, store, directory, converter, bounce, observer, connect, helo, mail, rcpt, message.
-// A name that comes later: router.
+// Kind is one ability: authenticator, store, directory, converter, bounce, router, observer, connect, helo, mail, rcpt,
+// message.
 type Kind struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2212,6 +2212,7 @@ type Request struct {
 	//	*Request_Mail
 	//	*Request_Rcpt
 	//	*Request_Message
+	//	*Request_Route
 	//	*Request_Observe
 	Call          isRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
@@ -2359,6 +2360,15 @@ func (x *Request) GetMessage() *MessageCall {
 	return nil
 }
 
+func (x *Request) GetRoute() *RouteCall {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Route); ok {
+			return x.Route
+		}
+	}
+	return nil
+}
+
 func (x *Request) GetObserve() *ObserveCall {
 	if x != nil {
 		if x, ok := x.Call.(*Request_Observe); ok {
@@ -2412,8 +2422,11 @@ type Request_Message struct {
 	Message *MessageCall `protobuf:"bytes,12,opt,name=message,proto3,oneof"`
 }
 
+type Request_Route struct {
+	Route *RouteCall `protobuf:"bytes,13,opt,name=route,proto3,oneof"`
+}
+
 type Request_Observe struct {
-	// 13 is kept for route.
 	Observe *ObserveCall `protobuf:"bytes,14,opt,name=observe,proto3,oneof"`
 }
 
@@ -2436,6 +2449,8 @@ func (*Request_Mail) isRequest_Call() {}
 func (*Request_Rcpt) isRequest_Call() {}
 
 func (*Request_Message) isRequest_Call() {}
+
+func (*Request_Route) isRequest_Call() {}
 
 func (*Request_Observe) isRequest_Call() {}
 
@@ -2496,6 +2511,7 @@ type Response struct {
 	//	*Response_Notice
 	//	*Response_Verdict
 	//	*Response_Observed
+	//	*Response_Hops
 	Result        isResponse_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2617,6 +2633,15 @@ func (x *Response) GetObserved() *Observed {
 	return nil
 }
 
+func (x *Response) GetHops() *Hops {
+	if x != nil {
+		if x, ok := x.Result.(*Response_Hops); ok {
+			return x.Hops
+		}
+	}
+	return nil
+}
+
 type isResponse_Result interface {
 	isResponse_Result()
 }
@@ -2653,6 +2678,10 @@ type Response_Observed struct {
 	Observed *Observed `protobuf:"bytes,9,opt,name=observed,proto3,oneof"`
 }
 
+type Response_Hops struct {
+	Hops *Hops `protobuf:"bytes,10,opt,name=hops,proto3,oneof"`
+}
+
 func (*Response_Error) isResponse_Result() {}
 
 func (*Response_Identity) isResponse_Result() {}
@@ -2668,6 +2697,8 @@ func (*Response_Notice) isResponse_Result() {}
 func (*Response_Verdict) isResponse_Result() {}
 
 func (*Response_Observed) isResponse_Result() {}
+
+func (*Response_Hops) isResponse_Result() {}
 
 type Frame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4145,6 +4176,204 @@ func (x *Notice) GetTo() string {
 	return ""
 }
 
+// RouteCall asks for the next hop of each recipient in envelope.to. Whether the mail may be relayed at all was decided
+// before, by the server.
+type RouteCall struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Id       string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Envelope *Envelope              `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	// Of the message, in bytes.
+	Size int64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	// 1 for the first.
+	Attempt       uint32 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	ArrivedUnixNs int64  `protobuf:"varint,5,opt,name=arrived_unix_ns,json=arrivedUnixNs,proto3" json:"arrived_unix_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteCall) Reset() {
+	*x = RouteCall{}
+	mi := &file_plugin_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteCall) ProtoMessage() {}
+
+func (x *RouteCall) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteCall.ProtoReflect.Descriptor instead.
+func (*RouteCall) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *RouteCall) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RouteCall) GetEnvelope() *Envelope {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *RouteCall) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *RouteCall) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *RouteCall) GetArrivedUnixNs() int64 {
+	if x != nil {
+		return x.ArrivedUnixNs
+	}
+	return 0
+}
+
+type Hops struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each recipient, in their order.
+	Hops          []*Hop `protobuf:"bytes,1,rep,name=hops,proto3" json:"hops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hops) Reset() {
+	*x = Hops{}
+	mi := &file_plugin_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hops) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hops) ProtoMessage() {}
+
+func (x *Hops) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hops.ProtoReflect.Descriptor instead.
+func (*Hops) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *Hops) GetHops() []*Hop {
+	if x != nil {
+		return x.Hops
+	}
+	return nil
+}
+
+// Hop is where mail for a recipient goes next. Exactly one of its fields is set; none is a mistake of the plugin.
+type Hop struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "host:port", "host" (port 25) or "[address]:port", at most 20; the first that answers takes the mail.
+	Hosts []string `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// The hosts that the recipient's domain names.
+	Mx bool `protobuf:"varint,2,opt,name=mx,proto3" json:"mx,omitempty"`
+	// The way of the route of that name in mta.hcl, which delivers by smarthost or mx, with its TLS and its password.
+	Route string `protobuf:"bytes,3,opt,name=route,proto3" json:"route,omitempty"`
+	// The recipient can't be delivered to: 5xx, or 4xx for now.
+	Reply         *Reply `protobuf:"bytes,4,opt,name=reply,proto3" json:"reply,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hop) Reset() {
+	*x = Hop{}
+	mi := &file_plugin_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hop) ProtoMessage() {}
+
+func (x *Hop) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hop.ProtoReflect.Descriptor instead.
+func (*Hop) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *Hop) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Hop) GetMx() bool {
+	if x != nil {
+		return x.Mx
+	}
+	return false
+}
+
+func (x *Hop) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *Hop) GetReply() *Reply {
+	if x != nil {
+		return x.Reply
+	}
+	return nil
+}
+
 // ObserveCall tells what happened, in the order in which it did.
 type ObserveCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4155,7 +4384,7 @@ type ObserveCall struct {
 
 func (x *ObserveCall) Reset() {
 	*x = ObserveCall{}
-	mi := &file_plugin_proto_msgTypes[53]
+	mi := &file_plugin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4167,7 +4396,7 @@ func (x *ObserveCall) String() string {
 func (*ObserveCall) ProtoMessage() {}
 
 func (x *ObserveCall) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[53]
+	mi := &file_plugin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4180,7 +4409,7 @@ func (x *ObserveCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveCall.ProtoReflect.Descriptor instead.
 func (*ObserveCall) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{53}
+	return file_plugin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ObserveCall) GetEvents() []*Event {
@@ -4198,7 +4427,7 @@ type Observed struct {
 
 func (x *Observed) Reset() {
 	*x = Observed{}
-	mi := &file_plugin_proto_msgTypes[54]
+	mi := &file_plugin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4210,7 +4439,7 @@ func (x *Observed) String() string {
 func (*Observed) ProtoMessage() {}
 
 func (x *Observed) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[54]
+	mi := &file_plugin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4223,7 +4452,7 @@ func (x *Observed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Observed.ProtoReflect.Descriptor instead.
 func (*Observed) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{54}
+	return file_plugin_proto_rawDescGZIP(), []int{57}
 }
 
 // Event is one thing that happened. Only the fields that apply are set.
@@ -4257,7 +4486,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_plugin_proto_msgTypes[55]
+	mi := &file_plugin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4269,7 +4498,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[55]
+	mi := &file_plugin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4282,7 +4511,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{55}
+	return file_plugin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Event) GetName() string {
@@ -4448,7 +4677,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_plugin_proto_msgTypes[56]
+	mi := &file_plugin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4460,7 +4689,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[56]
+	mi := &file_plugin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4473,7 +4702,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{56}
+	return file_plugin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SessionCall) GetSession() *Session {
@@ -4493,7 +4722,7 @@ type RcptCall struct {
 
 func (x *RcptCall) Reset() {
 	*x = RcptCall{}
-	mi := &file_plugin_proto_msgTypes[57]
+	mi := &file_plugin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4505,7 +4734,7 @@ func (x *RcptCall) String() string {
 func (*RcptCall) ProtoMessage() {}
 
 func (x *RcptCall) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[57]
+	mi := &file_plugin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4518,7 +4747,7 @@ func (x *RcptCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RcptCall.ProtoReflect.Descriptor instead.
 func (*RcptCall) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{57}
+	return file_plugin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RcptCall) GetSession() *Session {
@@ -4550,7 +4779,7 @@ type MessageCall struct {
 
 func (x *MessageCall) Reset() {
 	*x = MessageCall{}
-	mi := &file_plugin_proto_msgTypes[58]
+	mi := &file_plugin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4562,7 +4791,7 @@ func (x *MessageCall) String() string {
 func (*MessageCall) ProtoMessage() {}
 
 func (x *MessageCall) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[58]
+	mi := &file_plugin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4575,7 +4804,7 @@ func (x *MessageCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageCall.ProtoReflect.Descriptor instead.
 func (*MessageCall) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{58}
+	return file_plugin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *MessageCall) GetSession() *Session {
@@ -4626,7 +4855,7 @@ type Field struct {
 
 func (x *Field) Reset() {
 	*x = Field{}
-	mi := &file_plugin_proto_msgTypes[59]
+	mi := &file_plugin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4638,7 +4867,7 @@ func (x *Field) String() string {
 func (*Field) ProtoMessage() {}
 
 func (x *Field) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[59]
+	mi := &file_plugin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4651,7 +4880,7 @@ func (x *Field) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Field.ProtoReflect.Descriptor instead.
 func (*Field) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{59}
+	return file_plugin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Field) GetId() uint32 {
@@ -4689,7 +4918,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_plugin_proto_msgTypes[60]
+	mi := &file_plugin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4701,7 +4930,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[60]
+	mi := &file_plugin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4714,7 +4943,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{60}
+	return file_plugin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Verdict) GetAction() Action {
@@ -4765,7 +4994,7 @@ type Edit struct {
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_plugin_proto_msgTypes[61]
+	mi := &file_plugin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4777,7 +5006,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[61]
+	mi := &file_plugin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4790,7 +5019,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{61}
+	return file_plugin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Edit) GetEdit() isEdit_Edit {
@@ -4950,7 +5179,7 @@ type AddHeader struct {
 
 func (x *AddHeader) Reset() {
 	*x = AddHeader{}
-	mi := &file_plugin_proto_msgTypes[62]
+	mi := &file_plugin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4962,7 +5191,7 @@ func (x *AddHeader) String() string {
 func (*AddHeader) ProtoMessage() {}
 
 func (x *AddHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[62]
+	mi := &file_plugin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4975,7 +5204,7 @@ func (x *AddHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddHeader.ProtoReflect.Descriptor instead.
 func (*AddHeader) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{62}
+	return file_plugin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *AddHeader) GetName() string {
@@ -5009,7 +5238,7 @@ type ReplaceHeader struct {
 
 func (x *ReplaceHeader) Reset() {
 	*x = ReplaceHeader{}
-	mi := &file_plugin_proto_msgTypes[63]
+	mi := &file_plugin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5021,7 +5250,7 @@ func (x *ReplaceHeader) String() string {
 func (*ReplaceHeader) ProtoMessage() {}
 
 func (x *ReplaceHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[63]
+	mi := &file_plugin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5034,7 +5263,7 @@ func (x *ReplaceHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceHeader.ProtoReflect.Descriptor instead.
 func (*ReplaceHeader) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{63}
+	return file_plugin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ReplaceHeader) GetId() uint32 {
@@ -5060,7 +5289,7 @@ type RemoveHeader struct {
 
 func (x *RemoveHeader) Reset() {
 	*x = RemoveHeader{}
-	mi := &file_plugin_proto_msgTypes[64]
+	mi := &file_plugin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5072,7 +5301,7 @@ func (x *RemoveHeader) String() string {
 func (*RemoveHeader) ProtoMessage() {}
 
 func (x *RemoveHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[64]
+	mi := &file_plugin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5085,7 +5314,7 @@ func (x *RemoveHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHeader.ProtoReflect.Descriptor instead.
 func (*RemoveHeader) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{64}
+	return file_plugin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RemoveHeader) GetId() uint32 {
@@ -5105,7 +5334,7 @@ type RewriteRecipient struct {
 
 func (x *RewriteRecipient) Reset() {
 	*x = RewriteRecipient{}
-	mi := &file_plugin_proto_msgTypes[65]
+	mi := &file_plugin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5117,7 +5346,7 @@ func (x *RewriteRecipient) String() string {
 func (*RewriteRecipient) ProtoMessage() {}
 
 func (x *RewriteRecipient) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[65]
+	mi := &file_plugin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5130,7 +5359,7 @@ func (x *RewriteRecipient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RewriteRecipient.ProtoReflect.Descriptor instead.
 func (*RewriteRecipient) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{65}
+	return file_plugin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RewriteRecipient) GetOld() string {
@@ -5157,7 +5386,7 @@ type SetMeta struct {
 
 func (x *SetMeta) Reset() {
 	*x = SetMeta{}
-	mi := &file_plugin_proto_msgTypes[66]
+	mi := &file_plugin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5169,7 +5398,7 @@ func (x *SetMeta) String() string {
 func (*SetMeta) ProtoMessage() {}
 
 func (x *SetMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[66]
+	mi := &file_plugin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5182,7 +5411,7 @@ func (x *SetMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMeta.ProtoReflect.Descriptor instead.
 func (*SetMeta) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{66}
+	return file_plugin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *SetMeta) GetKey() string {
@@ -5307,7 +5536,7 @@ const file_plugin_proto_rawDesc = "" +
 	"unfinished\"V\n" +
 	"\bRequests\x122\n" +
 	"\brequests\x18\x01 \x03(\v2\x16.mta.plugin.v1.RequestR\brequests\x12\x16\n" +
-	"\x06cancel\x18\x02 \x03(\x04R\x06cancel\"\x88\x05\n" +
+	"\x06cancel\x18\x02 \x03(\x04R\x06cancel\"\xba\x05\n" +
 	"\aRequest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
 	"\n" +
@@ -5322,11 +5551,12 @@ const file_plugin_proto_rawDesc = "" +
 	"\x04mail\x18\n" +
 	" \x01(\v2\x1a.mta.plugin.v1.SessionCallH\x00R\x04mail\x12-\n" +
 	"\x04rcpt\x18\v \x01(\v2\x17.mta.plugin.v1.RcptCallH\x00R\x04rcpt\x126\n" +
-	"\amessage\x18\f \x01(\v2\x1a.mta.plugin.v1.MessageCallH\x00R\amessage\x126\n" +
+	"\amessage\x18\f \x01(\v2\x1a.mta.plugin.v1.MessageCallH\x00R\amessage\x120\n" +
+	"\x05route\x18\r \x01(\v2\x18.mta.plugin.v1.RouteCallH\x00R\x05route\x126\n" +
 	"\aobserve\x18\x0e \x01(\v2\x1a.mta.plugin.v1.ObserveCallH\x00R\aobserveB\x06\n" +
 	"\x04call\"B\n" +
 	"\tResponses\x125\n" +
-	"\tresponses\x18\x01 \x03(\v2\x17.mta.plugin.v1.ResponseR\tresponses\"\xcf\x03\n" +
+	"\tresponses\x18\x01 \x03(\v2\x17.mta.plugin.v1.ResponseR\tresponses\"\xfa\x03\n" +
 	"\bResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12,\n" +
 	"\x05error\x18\x02 \x01(\v2\x14.mta.plugin.v1.ErrorH\x00R\x05error\x125\n" +
@@ -5336,7 +5566,9 @@ const file_plugin_proto_rawDesc = "" +
 	"\tconverted\x18\x06 \x01(\v2\x18.mta.plugin.v1.ConvertedH\x00R\tconverted\x12/\n" +
 	"\x06notice\x18\a \x01(\v2\x15.mta.plugin.v1.NoticeH\x00R\x06notice\x122\n" +
 	"\averdict\x18\b \x01(\v2\x16.mta.plugin.v1.VerdictH\x00R\averdict\x125\n" +
-	"\bobserved\x18\t \x01(\v2\x17.mta.plugin.v1.ObservedH\x00R\bobservedB\b\n" +
+	"\bobserved\x18\t \x01(\v2\x17.mta.plugin.v1.ObservedH\x00R\bobserved\x12)\n" +
+	"\x04hops\x18\n" +
+	" \x01(\v2\x13.mta.plugin.v1.HopsH\x00R\x04hopsB\b\n" +
 	"\x06result\"\x92\x01\n" +
 	"\x05Frame\x122\n" +
 	"\arequest\x18\x01 \x01(\v2\x16.mta.plugin.v1.RequestH\x00R\arequest\x125\n" +
@@ -5458,7 +5690,20 @@ const file_plugin_proto_rawDesc = "" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x1a\n" +
 	"\blanguage\x18\x04 \x01(\tR\blanguage\x12\x0e\n" +
-	"\x02to\x18\x05 \x01(\tR\x02to\";\n" +
+	"\x02to\x18\x05 \x01(\tR\x02to\"\xa6\x01\n" +
+	"\tRouteCall\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x123\n" +
+	"\benvelope\x18\x02 \x01(\v2\x17.mta.plugin.v1.EnvelopeR\benvelope\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\rR\aattempt\x12&\n" +
+	"\x0farrived_unix_ns\x18\x05 \x01(\x03R\rarrivedUnixNs\".\n" +
+	"\x04Hops\x12&\n" +
+	"\x04hops\x18\x01 \x03(\v2\x12.mta.plugin.v1.HopR\x04hops\"m\n" +
+	"\x03Hop\x12\x14\n" +
+	"\x05hosts\x18\x01 \x03(\tR\x05hosts\x12\x0e\n" +
+	"\x02mx\x18\x02 \x01(\bR\x02mx\x12\x14\n" +
+	"\x05route\x18\x03 \x01(\tR\x05route\x12*\n" +
+	"\x05reply\x18\x04 \x01(\v2\x14.mta.plugin.v1.ReplyR\x05reply\";\n" +
 	"\vObserveCall\x12,\n" +
 	"\x06events\x18\x01 \x03(\v2\x14.mta.plugin.v1.EventR\x06events\"\n" +
 	"\n" +
@@ -5625,7 +5870,7 @@ func file_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_plugin_proto_goTypes = []any{
 	(RecordType)(0),                 // 0: mta.plugin.v1.RecordType
 	(Severity)(0),                   // 1: mta.plugin.v1.Severity
@@ -5690,21 +5935,24 @@ var file_plugin_proto_goTypes = []any{
 	(*Failure)(nil),                 // 60: mta.plugin.v1.Failure
 	(*FailedRecipient)(nil),         // 61: mta.plugin.v1.FailedRecipient
 	(*Notice)(nil),                  // 62: mta.plugin.v1.Notice
-	(*ObserveCall)(nil),             // 63: mta.plugin.v1.ObserveCall
-	(*Observed)(nil),                // 64: mta.plugin.v1.Observed
-	(*Event)(nil),                   // 65: mta.plugin.v1.Event
-	(*SessionCall)(nil),             // 66: mta.plugin.v1.SessionCall
-	(*RcptCall)(nil),                // 67: mta.plugin.v1.RcptCall
-	(*MessageCall)(nil),             // 68: mta.plugin.v1.MessageCall
-	(*Field)(nil),                   // 69: mta.plugin.v1.Field
-	(*Verdict)(nil),                 // 70: mta.plugin.v1.Verdict
-	(*Edit)(nil),                    // 71: mta.plugin.v1.Edit
-	(*AddHeader)(nil),               // 72: mta.plugin.v1.AddHeader
-	(*ReplaceHeader)(nil),           // 73: mta.plugin.v1.ReplaceHeader
-	(*RemoveHeader)(nil),            // 74: mta.plugin.v1.RemoveHeader
-	(*RewriteRecipient)(nil),        // 75: mta.plugin.v1.RewriteRecipient
-	(*SetMeta)(nil),                 // 76: mta.plugin.v1.SetMeta
-	nil,                             // 77: mta.plugin.v1.Session.MetaEntry
+	(*RouteCall)(nil),               // 63: mta.plugin.v1.RouteCall
+	(*Hops)(nil),                    // 64: mta.plugin.v1.Hops
+	(*Hop)(nil),                     // 65: mta.plugin.v1.Hop
+	(*ObserveCall)(nil),             // 66: mta.plugin.v1.ObserveCall
+	(*Observed)(nil),                // 67: mta.plugin.v1.Observed
+	(*Event)(nil),                   // 68: mta.plugin.v1.Event
+	(*SessionCall)(nil),             // 69: mta.plugin.v1.SessionCall
+	(*RcptCall)(nil),                // 70: mta.plugin.v1.RcptCall
+	(*MessageCall)(nil),             // 71: mta.plugin.v1.MessageCall
+	(*Field)(nil),                   // 72: mta.plugin.v1.Field
+	(*Verdict)(nil),                 // 73: mta.plugin.v1.Verdict
+	(*Edit)(nil),                    // 74: mta.plugin.v1.Edit
+	(*AddHeader)(nil),               // 75: mta.plugin.v1.AddHeader
+	(*ReplaceHeader)(nil),           // 76: mta.plugin.v1.ReplaceHeader
+	(*RemoveHeader)(nil),            // 77: mta.plugin.v1.RemoveHeader
+	(*RewriteRecipient)(nil),        // 78: mta.plugin.v1.RewriteRecipient
+	(*SetMeta)(nil),                 // 79: mta.plugin.v1.SetMeta
+	nil,                             // 80: mta.plugin.v1.Session.MetaEntry
 }
 var file_plugin_proto_depIdxs = []int32{
 	47, // 0: mta.plugin.v1.SubmitRequest.envelope:type_name -> mta.plugin.v1.Envelope
@@ -5725,98 +5973,103 @@ var file_plugin_proto_depIdxs = []int32{
 	55, // 15: mta.plugin.v1.Request.store:type_name -> mta.plugin.v1.Delivery
 	57, // 16: mta.plugin.v1.Request.convert:type_name -> mta.plugin.v1.Conversion
 	60, // 17: mta.plugin.v1.Request.bounce:type_name -> mta.plugin.v1.Failure
-	66, // 18: mta.plugin.v1.Request.connect:type_name -> mta.plugin.v1.SessionCall
-	66, // 19: mta.plugin.v1.Request.helo:type_name -> mta.plugin.v1.SessionCall
-	66, // 20: mta.plugin.v1.Request.mail:type_name -> mta.plugin.v1.SessionCall
-	67, // 21: mta.plugin.v1.Request.rcpt:type_name -> mta.plugin.v1.RcptCall
-	68, // 22: mta.plugin.v1.Request.message:type_name -> mta.plugin.v1.MessageCall
-	63, // 23: mta.plugin.v1.Request.observe:type_name -> mta.plugin.v1.ObserveCall
-	41, // 24: mta.plugin.v1.Responses.responses:type_name -> mta.plugin.v1.Response
-	43, // 25: mta.plugin.v1.Response.error:type_name -> mta.plugin.v1.Error
-	51, // 26: mta.plugin.v1.Response.identity:type_name -> mta.plugin.v1.Identity
-	53, // 27: mta.plugin.v1.Response.mailboxes:type_name -> mta.plugin.v1.Mailboxes
-	56, // 28: mta.plugin.v1.Response.replies:type_name -> mta.plugin.v1.Replies
-	59, // 29: mta.plugin.v1.Response.converted:type_name -> mta.plugin.v1.Converted
-	62, // 30: mta.plugin.v1.Response.notice:type_name -> mta.plugin.v1.Notice
-	70, // 31: mta.plugin.v1.Response.verdict:type_name -> mta.plugin.v1.Verdict
-	64, // 32: mta.plugin.v1.Response.observed:type_name -> mta.plugin.v1.Observed
-	39, // 33: mta.plugin.v1.Frame.request:type_name -> mta.plugin.v1.Request
-	41, // 34: mta.plugin.v1.Frame.response:type_name -> mta.plugin.v1.Response
-	2,  // 35: mta.plugin.v1.Error.kind:type_name -> mta.plugin.v1.ErrorKind
-	45, // 36: mta.plugin.v1.Error.reply:type_name -> mta.plugin.v1.Reply
-	3,  // 37: mta.plugin.v1.Recipient.notify:type_name -> mta.plugin.v1.Notify
-	46, // 38: mta.plugin.v1.Envelope.to:type_name -> mta.plugin.v1.Recipient
-	5,  // 39: mta.plugin.v1.Envelope.ret:type_name -> mta.plugin.v1.Ret
-	4,  // 40: mta.plugin.v1.Envelope.body:type_name -> mta.plugin.v1.BodyType
-	48, // 41: mta.plugin.v1.Session.tls:type_name -> mta.plugin.v1.Tls
-	46, // 42: mta.plugin.v1.Session.to:type_name -> mta.plugin.v1.Recipient
-	77, // 43: mta.plugin.v1.Session.meta:type_name -> mta.plugin.v1.Session.MetaEntry
-	54, // 44: mta.plugin.v1.Mailboxes.mailboxes:type_name -> mta.plugin.v1.Mailbox
-	6,  // 45: mta.plugin.v1.Mailbox.state:type_name -> mta.plugin.v1.MailboxState
-	46, // 46: mta.plugin.v1.Delivery.to:type_name -> mta.plugin.v1.Recipient
-	44, // 47: mta.plugin.v1.Delivery.content:type_name -> mta.plugin.v1.Content
-	45, // 48: mta.plugin.v1.Replies.replies:type_name -> mta.plugin.v1.Reply
-	47, // 49: mta.plugin.v1.Conversion.envelope:type_name -> mta.plugin.v1.Envelope
-	44, // 50: mta.plugin.v1.Conversion.content:type_name -> mta.plugin.v1.Content
-	58, // 51: mta.plugin.v1.Conversion.target:type_name -> mta.plugin.v1.Target
-	44, // 52: mta.plugin.v1.Converted.content:type_name -> mta.plugin.v1.Content
-	4,  // 53: mta.plugin.v1.Converted.body:type_name -> mta.plugin.v1.BodyType
-	7,  // 54: mta.plugin.v1.Failure.kind:type_name -> mta.plugin.v1.FailureKind
-	61, // 55: mta.plugin.v1.Failure.recipients:type_name -> mta.plugin.v1.FailedRecipient
-	46, // 56: mta.plugin.v1.FailedRecipient.recipient:type_name -> mta.plugin.v1.Recipient
-	45, // 57: mta.plugin.v1.FailedRecipient.reply:type_name -> mta.plugin.v1.Reply
-	8,  // 58: mta.plugin.v1.Notice.action:type_name -> mta.plugin.v1.NoticeAction
-	65, // 59: mta.plugin.v1.ObserveCall.events:type_name -> mta.plugin.v1.Event
-	49, // 60: mta.plugin.v1.SessionCall.session:type_name -> mta.plugin.v1.Session
-	49, // 61: mta.plugin.v1.RcptCall.session:type_name -> mta.plugin.v1.Session
-	46, // 62: mta.plugin.v1.RcptCall.recipient:type_name -> mta.plugin.v1.Recipient
-	49, // 63: mta.plugin.v1.MessageCall.session:type_name -> mta.plugin.v1.Session
-	47, // 64: mta.plugin.v1.MessageCall.envelope:type_name -> mta.plugin.v1.Envelope
-	69, // 65: mta.plugin.v1.MessageCall.header:type_name -> mta.plugin.v1.Field
-	44, // 66: mta.plugin.v1.MessageCall.content:type_name -> mta.plugin.v1.Content
-	9,  // 67: mta.plugin.v1.Verdict.action:type_name -> mta.plugin.v1.Action
-	45, // 68: mta.plugin.v1.Verdict.reply:type_name -> mta.plugin.v1.Reply
-	71, // 69: mta.plugin.v1.Verdict.edits:type_name -> mta.plugin.v1.Edit
-	72, // 70: mta.plugin.v1.Edit.add_header:type_name -> mta.plugin.v1.AddHeader
-	73, // 71: mta.plugin.v1.Edit.replace_header:type_name -> mta.plugin.v1.ReplaceHeader
-	74, // 72: mta.plugin.v1.Edit.remove_header:type_name -> mta.plugin.v1.RemoveHeader
-	46, // 73: mta.plugin.v1.Edit.add_recipient:type_name -> mta.plugin.v1.Recipient
-	75, // 74: mta.plugin.v1.Edit.rewrite_recipient:type_name -> mta.plugin.v1.RewriteRecipient
-	44, // 75: mta.plugin.v1.Edit.replace_body:type_name -> mta.plugin.v1.Content
-	76, // 76: mta.plugin.v1.Edit.set_meta:type_name -> mta.plugin.v1.SetMeta
-	30, // 77: mta.plugin.v1.Plugin.Describe:input_type -> mta.plugin.v1.DescribeRequest
-	33, // 78: mta.plugin.v1.Plugin.Configure:input_type -> mta.plugin.v1.ConfigureRequest
-	36, // 79: mta.plugin.v1.Plugin.Drain:input_type -> mta.plugin.v1.DrainRequest
-	38, // 80: mta.plugin.v1.Plugin.Calls:input_type -> mta.plugin.v1.Requests
-	42, // 81: mta.plugin.v1.Plugin.Large:input_type -> mta.plugin.v1.Frame
-	10, // 82: mta.plugin.v1.Host.KvGet:input_type -> mta.plugin.v1.KvGetRequest
-	12, // 83: mta.plugin.v1.Host.KvSet:input_type -> mta.plugin.v1.KvSetRequest
-	14, // 84: mta.plugin.v1.Host.KvDelete:input_type -> mta.plugin.v1.KvDeleteRequest
-	16, // 85: mta.plugin.v1.Host.KvIncr:input_type -> mta.plugin.v1.KvIncrRequest
-	18, // 86: mta.plugin.v1.Host.KvCompareAndSet:input_type -> mta.plugin.v1.KvCompareAndSetRequest
-	20, // 87: mta.plugin.v1.Host.Submit:input_type -> mta.plugin.v1.SubmitRequest
-	22, // 88: mta.plugin.v1.Host.Authenticate:input_type -> mta.plugin.v1.AuthenticateRequest
-	24, // 89: mta.plugin.v1.Host.Resolve:input_type -> mta.plugin.v1.ResolveRequest
-	27, // 90: mta.plugin.v1.Host.Report:input_type -> mta.plugin.v1.ReportRequest
-	31, // 91: mta.plugin.v1.Plugin.Describe:output_type -> mta.plugin.v1.DescribeResponse
-	34, // 92: mta.plugin.v1.Plugin.Configure:output_type -> mta.plugin.v1.ConfigureResponse
-	37, // 93: mta.plugin.v1.Plugin.Drain:output_type -> mta.plugin.v1.DrainResponse
-	40, // 94: mta.plugin.v1.Plugin.Calls:output_type -> mta.plugin.v1.Responses
-	42, // 95: mta.plugin.v1.Plugin.Large:output_type -> mta.plugin.v1.Frame
-	11, // 96: mta.plugin.v1.Host.KvGet:output_type -> mta.plugin.v1.KvGetResponse
-	13, // 97: mta.plugin.v1.Host.KvSet:output_type -> mta.plugin.v1.KvSetResponse
-	15, // 98: mta.plugin.v1.Host.KvDelete:output_type -> mta.plugin.v1.KvDeleteResponse
-	17, // 99: mta.plugin.v1.Host.KvIncr:output_type -> mta.plugin.v1.KvIncrResponse
-	19, // 100: mta.plugin.v1.Host.KvCompareAndSet:output_type -> mta.plugin.v1.KvCompareAndSetResponse
-	21, // 101: mta.plugin.v1.Host.Submit:output_type -> mta.plugin.v1.SubmitResponse
-	23, // 102: mta.plugin.v1.Host.Authenticate:output_type -> mta.plugin.v1.AuthenticateResponse
-	25, // 103: mta.plugin.v1.Host.Resolve:output_type -> mta.plugin.v1.ResolveResponse
-	28, // 104: mta.plugin.v1.Host.Report:output_type -> mta.plugin.v1.ReportResponse
-	91, // [91:105] is the sub-list for method output_type
-	77, // [77:91] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	69, // 18: mta.plugin.v1.Request.connect:type_name -> mta.plugin.v1.SessionCall
+	69, // 19: mta.plugin.v1.Request.helo:type_name -> mta.plugin.v1.SessionCall
+	69, // 20: mta.plugin.v1.Request.mail:type_name -> mta.plugin.v1.SessionCall
+	70, // 21: mta.plugin.v1.Request.rcpt:type_name -> mta.plugin.v1.RcptCall
+	71, // 22: mta.plugin.v1.Request.message:type_name -> mta.plugin.v1.MessageCall
+	63, // 23: mta.plugin.v1.Request.route:type_name -> mta.plugin.v1.RouteCall
+	66, // 24: mta.plugin.v1.Request.observe:type_name -> mta.plugin.v1.ObserveCall
+	41, // 25: mta.plugin.v1.Responses.responses:type_name -> mta.plugin.v1.Response
+	43, // 26: mta.plugin.v1.Response.error:type_name -> mta.plugin.v1.Error
+	51, // 27: mta.plugin.v1.Response.identity:type_name -> mta.plugin.v1.Identity
+	53, // 28: mta.plugin.v1.Response.mailboxes:type_name -> mta.plugin.v1.Mailboxes
+	56, // 29: mta.plugin.v1.Response.replies:type_name -> mta.plugin.v1.Replies
+	59, // 30: mta.plugin.v1.Response.converted:type_name -> mta.plugin.v1.Converted
+	62, // 31: mta.plugin.v1.Response.notice:type_name -> mta.plugin.v1.Notice
+	73, // 32: mta.plugin.v1.Response.verdict:type_name -> mta.plugin.v1.Verdict
+	67, // 33: mta.plugin.v1.Response.observed:type_name -> mta.plugin.v1.Observed
+	64, // 34: mta.plugin.v1.Response.hops:type_name -> mta.plugin.v1.Hops
+	39, // 35: mta.plugin.v1.Frame.request:type_name -> mta.plugin.v1.Request
+	41, // 36: mta.plugin.v1.Frame.response:type_name -> mta.plugin.v1.Response
+	2,  // 37: mta.plugin.v1.Error.kind:type_name -> mta.plugin.v1.ErrorKind
+	45, // 38: mta.plugin.v1.Error.reply:type_name -> mta.plugin.v1.Reply
+	3,  // 39: mta.plugin.v1.Recipient.notify:type_name -> mta.plugin.v1.Notify
+	46, // 40: mta.plugin.v1.Envelope.to:type_name -> mta.plugin.v1.Recipient
+	5,  // 41: mta.plugin.v1.Envelope.ret:type_name -> mta.plugin.v1.Ret
+	4,  // 42: mta.plugin.v1.Envelope.body:type_name -> mta.plugin.v1.BodyType
+	48, // 43: mta.plugin.v1.Session.tls:type_name -> mta.plugin.v1.Tls
+	46, // 44: mta.plugin.v1.Session.to:type_name -> mta.plugin.v1.Recipient
+	80, // 45: mta.plugin.v1.Session.meta:type_name -> mta.plugin.v1.Session.MetaEntry
+	54, // 46: mta.plugin.v1.Mailboxes.mailboxes:type_name -> mta.plugin.v1.Mailbox
+	6,  // 47: mta.plugin.v1.Mailbox.state:type_name -> mta.plugin.v1.MailboxState
+	46, // 48: mta.plugin.v1.Delivery.to:type_name -> mta.plugin.v1.Recipient
+	44, // 49: mta.plugin.v1.Delivery.content:type_name -> mta.plugin.v1.Content
+	45, // 50: mta.plugin.v1.Replies.replies:type_name -> mta.plugin.v1.Reply
+	47, // 51: mta.plugin.v1.Conversion.envelope:type_name -> mta.plugin.v1.Envelope
+	44, // 52: mta.plugin.v1.Conversion.content:type_name -> mta.plugin.v1.Content
+	58, // 53: mta.plugin.v1.Conversion.target:type_name -> mta.plugin.v1.Target
+	44, // 54: mta.plugin.v1.Converted.content:type_name -> mta.plugin.v1.Content
+	4,  // 55: mta.plugin.v1.Converted.body:type_name -> mta.plugin.v1.BodyType
+	7,  // 56: mta.plugin.v1.Failure.kind:type_name -> mta.plugin.v1.FailureKind
+	61, // 57: mta.plugin.v1.Failure.recipients:type_name -> mta.plugin.v1.FailedRecipient
+	46, // 58: mta.plugin.v1.FailedRecipient.recipient:type_name -> mta.plugin.v1.Recipient
+	45, // 59: mta.plugin.v1.FailedRecipient.reply:type_name -> mta.plugin.v1.Reply
+	8,  // 60: mta.plugin.v1.Notice.action:type_name -> mta.plugin.v1.NoticeAction
+	47, // 61: mta.plugin.v1.RouteCall.envelope:type_name -> mta.plugin.v1.Envelope
+	65, // 62: mta.plugin.v1.Hops.hops:type_name -> mta.plugin.v1.Hop
+	45, // 63: mta.plugin.v1.Hop.reply:type_name -> mta.plugin.v1.Reply
+	68, // 64: mta.plugin.v1.ObserveCall.events:type_name -> mta.plugin.v1.Event
+	49, // 65: mta.plugin.v1.SessionCall.session:type_name -> mta.plugin.v1.Session
+	49, // 66: mta.plugin.v1.RcptCall.session:type_name -> mta.plugin.v1.Session
+	46, // 67: mta.plugin.v1.RcptCall.recipient:type_name -> mta.plugin.v1.Recipient
+	49, // 68: mta.plugin.v1.MessageCall.session:type_name -> mta.plugin.v1.Session
+	47, // 69: mta.plugin.v1.MessageCall.envelope:type_name -> mta.plugin.v1.Envelope
+	72, // 70: mta.plugin.v1.MessageCall.header:type_name -> mta.plugin.v1.Field
+	44, // 71: mta.plugin.v1.MessageCall.content:type_name -> mta.plugin.v1.Content
+	9,  // 72: mta.plugin.v1.Verdict.action:type_name -> mta.plugin.v1.Action
+	45, // 73: mta.plugin.v1.Verdict.reply:type_name -> mta.plugin.v1.Reply
+	74, // 74: mta.plugin.v1.Verdict.edits:type_name -> mta.plugin.v1.Edit
+	75, // 75: mta.plugin.v1.Edit.add_header:type_name -> mta.plugin.v1.AddHeader
+	76, // 76: mta.plugin.v1.Edit.replace_header:type_name -> mta.plugin.v1.ReplaceHeader
+	77, // 77: mta.plugin.v1.Edit.remove_header:type_name -> mta.plugin.v1.RemoveHeader
+	46, // 78: mta.plugin.v1.Edit.add_recipient:type_name -> mta.plugin.v1.Recipient
+	78, // 79: mta.plugin.v1.Edit.rewrite_recipient:type_name -> mta.plugin.v1.RewriteRecipient
+	44, // 80: mta.plugin.v1.Edit.replace_body:type_name -> mta.plugin.v1.Content
+	79, // 81: mta.plugin.v1.Edit.set_meta:type_name -> mta.plugin.v1.SetMeta
+	30, // 82: mta.plugin.v1.Plugin.Describe:input_type -> mta.plugin.v1.DescribeRequest
+	33, // 83: mta.plugin.v1.Plugin.Configure:input_type -> mta.plugin.v1.ConfigureRequest
+	36, // 84: mta.plugin.v1.Plugin.Drain:input_type -> mta.plugin.v1.DrainRequest
+	38, // 85: mta.plugin.v1.Plugin.Calls:input_type -> mta.plugin.v1.Requests
+	42, // 86: mta.plugin.v1.Plugin.Large:input_type -> mta.plugin.v1.Frame
+	10, // 87: mta.plugin.v1.Host.KvGet:input_type -> mta.plugin.v1.KvGetRequest
+	12, // 88: mta.plugin.v1.Host.KvSet:input_type -> mta.plugin.v1.KvSetRequest
+	14, // 89: mta.plugin.v1.Host.KvDelete:input_type -> mta.plugin.v1.KvDeleteRequest
+	16, // 90: mta.plugin.v1.Host.KvIncr:input_type -> mta.plugin.v1.KvIncrRequest
+	18, // 91: mta.plugin.v1.Host.KvCompareAndSet:input_type -> mta.plugin.v1.KvCompareAndSetRequest
+	20, // 92: mta.plugin.v1.Host.Submit:input_type -> mta.plugin.v1.SubmitRequest
+	22, // 93: mta.plugin.v1.Host.Authenticate:input_type -> mta.plugin.v1.AuthenticateRequest
+	24, // 94: mta.plugin.v1.Host.Resolve:input_type -> mta.plugin.v1.ResolveRequest
+	27, // 95: mta.plugin.v1.Host.Report:input_type -> mta.plugin.v1.ReportRequest
+	31, // 96: mta.plugin.v1.Plugin.Describe:output_type -> mta.plugin.v1.DescribeResponse
+	34, // 97: mta.plugin.v1.Plugin.Configure:output_type -> mta.plugin.v1.ConfigureResponse
+	37, // 98: mta.plugin.v1.Plugin.Drain:output_type -> mta.plugin.v1.DrainResponse
+	40, // 99: mta.plugin.v1.Plugin.Calls:output_type -> mta.plugin.v1.Responses
+	42, // 100: mta.plugin.v1.Plugin.Large:output_type -> mta.plugin.v1.Frame
+	11, // 101: mta.plugin.v1.Host.KvGet:output_type -> mta.plugin.v1.KvGetResponse
+	13, // 102: mta.plugin.v1.Host.KvSet:output_type -> mta.plugin.v1.KvSetResponse
+	15, // 103: mta.plugin.v1.Host.KvDelete:output_type -> mta.plugin.v1.KvDeleteResponse
+	17, // 104: mta.plugin.v1.Host.KvIncr:output_type -> mta.plugin.v1.KvIncrResponse
+	19, // 105: mta.plugin.v1.Host.KvCompareAndSet:output_type -> mta.plugin.v1.KvCompareAndSetResponse
+	21, // 106: mta.plugin.v1.Host.Submit:output_type -> mta.plugin.v1.SubmitResponse
+	23, // 107: mta.plugin.v1.Host.Authenticate:output_type -> mta.plugin.v1.AuthenticateResponse
+	25, // 108: mta.plugin.v1.Host.Resolve:output_type -> mta.plugin.v1.ResolveResponse
+	28, // 109: mta.plugin.v1.Host.Report:output_type -> mta.plugin.v1.ReportResponse
+	96, // [96:110] is the sub-list for method output_type
+	82, // [82:96] is the sub-list for method input_type
+	82, // [82:82] is the sub-list for extension type_name
+	82, // [82:82] is the sub-list for extension extendee
+	0,  // [0:82] is the sub-list for field type_name
 }
 
 func init() { file_plugin_proto_init() }
@@ -5844,6 +6097,7 @@ func file_plugin_proto_init() {
 		(*Request_Mail)(nil),
 		(*Request_Rcpt)(nil),
 		(*Request_Message)(nil),
+		(*Request_Route)(nil),
 		(*Request_Observe)(nil),
 	}
 	file_plugin_proto_msgTypes[31].OneofWrappers = []any{
@@ -5855,13 +6109,14 @@ func file_plugin_proto_init() {
 		(*Response_Notice)(nil),
 		(*Response_Verdict)(nil),
 		(*Response_Observed)(nil),
+		(*Response_Hops)(nil),
 	}
 	file_plugin_proto_msgTypes[32].OneofWrappers = []any{
 		(*Frame_Request)(nil),
 		(*Frame_Response)(nil),
 		(*Frame_Chunk)(nil),
 	}
-	file_plugin_proto_msgTypes[61].OneofWrappers = []any{
+	file_plugin_proto_msgTypes[64].OneofWrappers = []any{
 		(*Edit_AddHeader)(nil),
 		(*Edit_ReplaceHeader)(nil),
 		(*Edit_RemoveHeader)(nil),
@@ -5878,7 +6133,7 @@ func file_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plugin_proto_rawDesc), len(file_plugin_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   68,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

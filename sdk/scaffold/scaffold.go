@@ -26,7 +26,7 @@ var templates embed.FS
 
 // Kinds are the kinds of plugin that New writes, as the server names them.
 func Kinds() []string {
-	return []string{"authenticator", "store", "directory", "converter", "bounce", "connect", "helo", "mail", "rcpt", "message"}
+	return []string{"authenticator", "store", "directory", "converter", "bounce", "router", "connect", "helo", "mail", "rcpt", "message"}
 }
 
 // Plan is what is to be written.

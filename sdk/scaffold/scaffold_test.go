@@ -4,12 +4,13 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"math/bits"
 	"path"
 	"strconv"
 	"testing"
 )
 
-// TestImports renders all sets of kinds and wants each Go file to import what it uses, and no more. That they build and
+// TestImports renders sets of kinds and wants each Go file to import what it uses, and no more. That they build and
 // work is proved in cmd/mta.
 func TestImports(t *testing.T) {
 	kinds := Kinds()
@@ -20,8 +21,8 @@ func TestImports(t *testing.T) {
 				p.Kinds = append(p.Kinds, k)
 			}
 		}
-		if set == 0 || p.check() != nil {
-			continue // a directory without a store
+		if n := bits.OnesCount(uint(set)); n == 0 || n > 2 && n < len(kinds)-1 || p.check() != nil {
+			continue // a directory without a store; what one kind imports hangs on no more than another one
 		}
 		files, err := p.render()
 		if err != nil {

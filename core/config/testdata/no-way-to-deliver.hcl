@@ -24,3 +24,9 @@ route "off" {
   domains = ["d.example"]
   mx      = false
 }
+route "asks" {
+  domains  = ["e.example"]
+  router   = plugin.mailboxes
+  user     = "mx1"
+  password = "secret"
+}

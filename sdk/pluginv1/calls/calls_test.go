@@ -78,6 +78,26 @@ func TestHostileAnswers(t *testing.T) {
 			t.Errorf("%s was taken: %+v", name, got)
 		}
 	}
+	for name, h := range map[string]*pb.Hop{
+		"nowhere": {}, "two ways": {Mx: true, Route: "x"}, "hosts and a reply": {Hosts: []string{"a.example"}, Reply: reply(550, "5.1.1", "no")},
+		"a socket": {Hosts: []string{"unix:/run/admin.sock"}}, "CRLF": {Hosts: []string{"a.example\r\nQUIT"}}, "NUL": {Hosts: []string{"a\x00.example:25"}},
+		"port 0": {Hosts: []string{"a.example:0"}}, "port": {Hosts: []string{"a.example:99999"}}, "no name": {Hosts: []string{":25"}},
+		"empty": {Hosts: []string{""}}, "zone": {Hosts: []string{"[fe80::1%eth0]:25"}}, "many": {Hosts: make([]string, 21)},
+		"long": {Hosts: []string{strings.Repeat("a.", 5000) + "example"}}, "a good reply": {Reply: reply(250, "2.0.0", "ok")},
+		"enhanced only": {Reply: reply(550, "5.7", "")}, "a reply of two lines": {Reply: reply(550, "5.7.1", "x\r\ny")}, "route": {Route: "a\nb"},
+	} {
+		if got, err := takeHops(&pb.Hops{Hops: []*pb.Hop{h}}, 1); err == nil {
+			t.Errorf("%s was taken: %+v", name, got)
+		}
+	}
+	for _, host := range []string{"a.example", "a.example:587", "192.0.2.1", "192.0.2.1:25", "[2001:db8::1]:25", "localhost:2525"} {
+		if _, err := takeHops(&pb.Hops{Hops: []*pb.Hop{{Hosts: []string{host}}}}, 1); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	if got, err := takeHops(&pb.Hops{}, 1); err == nil {
+		t.Errorf("no hop was taken: %+v", got)
+	}
 	if got, err := takeReplies(&pb.Replies{Replies: []*pb.Reply{reply(354, "", "go on")}}, 1); err == nil {
 		t.Errorf("354 was taken: %+v", got)
 	}
@@ -119,6 +139,13 @@ func FuzzResponse(f *testing.F) {
 		}
 		_, _ = takeMailboxes(r.GetMailboxes(), len(r.GetMailboxes().GetMailboxes()))
 		_, _ = takeIdentity(r.GetIdentity())
+		if list, err := takeHops(r.GetHops(), len(r.GetHops().GetHops())); err == nil {
+			for _, h := range list {
+				if h.Check() != nil {
+					t.Errorf("an illegal hop was taken: %+v", h)
+				}
+			}
+		}
 		_, _ = takeConverted(r.GetConverted(), nil)
 		if e := takeError(r.GetError()); strings.ContainsAny(e.Error(), "\r\x00") {
 			t.Errorf("an error for the log holds controls: %q", e)

@@ -24,6 +24,9 @@ type (
 	bouncer interface {
 		Bounce(context.Context, *mail.Failure) (mail.Notice, error)
 	}
+	router interface {
+		Route(context.Context, *mail.Routing) ([]mail.Hop, error)
+	}
 	connectFilter interface {
 		Connect(context.Context, *mail.Session) (mail.Verdict, error)
 	}
@@ -59,6 +62,8 @@ func KindNames(v any) []string {
 	add("converter", ok)
 	_, ok = v.(bouncer)
 	add("bounce", ok)
+	_, ok = v.(router)
+	add("router", ok)
 	_, ok = v.(observer)
 	add("observer", ok)
 	_, ok = v.(connectFilter)
@@ -103,6 +108,8 @@ func dispatch(ctx context.Context, v any, r *pb.Request, content mail.Content, s
 		return callConvert(ctx, v, c.Convert, content, streams)
 	case *pb.Request_Bounce:
 		return callBounce(ctx, v, c.Bounce)
+	case *pb.Request_Route:
+		return callRoute(ctx, v, c.Route)
 	case *pb.Request_Observe:
 		return callObserve(ctx, v, c.Observe)
 	}

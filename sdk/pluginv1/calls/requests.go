@@ -255,6 +255,8 @@ func callName(r *pb.Request) string {
 		return "convert"
 	case *pb.Request_Bounce:
 		return "bounce"
+	case *pb.Request_Route:
+		return "route"
 	case *pb.Request_Observe:
 		return "observe"
 	case *pb.Request_Connect:

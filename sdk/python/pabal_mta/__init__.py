@@ -28,6 +28,7 @@ The methods, each with a Context that knows the deadline, and what they return:
     lookup(ctx, addresses)             a list of exists(), unknown(), full() or alias([...])
     convert(ctx, conversion, content)  None when nothing has to change, or converted(bytes, body)
     bounce(ctx, failure)               notice_default(), notice(subject, text) or notice_suppress()
+    route(ctx, routing)                a list with one hop, hop_mx, hop_route or hop_reply for each routing.envelope.to
     connect, helo, mail(ctx, session)  a verdict: proceed, accept, reject, tempfail, discard, quarantine
     rcpt(ctx, session, recipient)      a verdict
     message(ctx, session, message, content)   a verdict; class attributes needs_header, needs_body = False ask for less

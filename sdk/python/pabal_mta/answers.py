@@ -5,7 +5,7 @@ __all__ = [
     "Failed", "BadLogin", "ReplyError", "reply", "proceed", "accept", "reject", "tempfail", "discard", "quarantine",
     "disconnect", "add_header", "replace_header", "remove_header", "set_sender", "add_recipient", "drop_recipient",
     "rewrite_recipient", "replace_body", "set_meta", "exists", "unknown", "full", "alias", "converted", "notice",
-    "notice_default", "notice_suppress", "text",
+    "notice_default", "notice_suppress", "hop", "hop_mx", "hop_route", "hop_reply", "text",
 ]
 
 
@@ -134,6 +134,26 @@ def alias(addresses):
 def converted(data, body):
     """The message in its new form; body is BODY_TYPE_7BIT, BODY_TYPE_8BITMIME or BODY_TYPE_BINARYMIME."""
     return wire.Converted(content=wire.Content(size=len(data), data=data), body=body)
+
+
+def hop(*hosts):
+    """The next host of a recipient: "host:port" or "host"; of several the first that answers."""
+    return wire.Hop(hosts=hosts)
+
+
+def hop_mx():
+    """The hosts that the recipient's domain names."""
+    return wire.Hop(mx=True)
+
+
+def hop_route(name):
+    """The way of a route of mta.hcl, with its TLS and its password."""
+    return wire.Hop(route=name)
+
+
+def hop_reply(code, enhanced, message):
+    """The recipient can't be delivered to: 5xx, or 4xx for now."""
+    return wire.Hop(reply=reply(code, enhanced, message))
 
 
 def notice_default():

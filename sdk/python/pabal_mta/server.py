@@ -21,7 +21,7 @@ _INLINE = 2 << 20  # of content in an answer
 _CHUNK = 255 << 10
 _THREADS = 64
 _METHODS = {
-    "authenticator": "authenticate", "store": "store", "directory": "lookup", "converter": "convert", "bounce": "bounce",
+    "authenticator": "authenticate", "store": "store", "directory": "lookup", "converter": "convert", "bounce": "bounce", "router": "route",
     "connect": "connect", "helo": "helo", "mail": "mail", "rcpt": "rcpt", "message": "message",
 }
 _log = logging.getLogger("plugin")
@@ -202,6 +202,8 @@ class _Service:
             return wire.Response(converted=method(ctx, c, Content(c.content, spool)) or wire.Converted())
         if kind == "bounce":
             return wire.Response(notice=method(ctx, c))
+        if kind == "route":
+            return wire.Response(hops=wire.Hops(hops=method(ctx, c)))
         if kind == "rcpt":
             return wire.Response(verdict=method(ctx, c.session, c.recipient))
         if kind == "message":

@@ -128,6 +128,24 @@ class Slow:
         return mta.converted(b"x" * (1500 << 10) * int(conversion.id), mta.BODY_TYPE_7BIT)
 
 
+class Router:
+    def __init__(self, config, host):
+        pass
+
+    def route(self, ctx, routing):
+        return [mta.hop("a.example:587"), mta.hop_mx(), mta.hop_route("way"), mta.hop_reply(550, "5.1.1", "who?")][:len(routing.envelope.to)]
+
+
+class RouterTest(unittest.TestCase):
+    def test_route(self):
+        service = server._Service(mta.Plugin("t", "1", "", Router, None))
+        self.assertEqual([k.name for k in service.kinds()], ["router"])
+        service.value = Router(None, None)
+        to = [mta.Recipient(address="x@a.example")] * 4
+        hops = service.answer(None, mta.Request(seq=7, route=mta.RouteCall(envelope=mta.Envelope(to=to)))).hops.hops
+        self.assertEqual((list(hops[0].hosts), hops[1].mx, hops[2].route, hops[3].reply.code), (["a.example:587"], True, "way", 550))
+
+
 class StreamTest(unittest.TestCase):
     def setUp(self):
         self.service = server._Service(mta.Plugin("t", "1", "", Slow, None))
