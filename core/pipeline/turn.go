@@ -39,7 +39,8 @@ func (t *turn) run(caller, ctx context.Context, steps []Step) Result {
 		if err := t.prepare(); err != nil {
 			return t.end(headerVerdict(err))
 		}
-		v, end := mail.Verdict{}, false
+		var v mail.Verdict
+		var end bool
 		if n == 1 {
 			v, end = t.step(caller, ctx, &now[0])
 		} else {
