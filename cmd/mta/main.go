@@ -84,7 +84,7 @@ func hintFor(err error) string {
 func doubleDashes(args []string) []string {
 	out := slices.Clone(args)
 	for i, a := range out {
-		if a == "--" {
+		if a == "--" || i == 2 && out[0] == "plugin" && out[1] == "exec" { // what follows is another program's
 			break
 		}
 		if len(a) > 2 && a[0] == '-' && a[1] != '-' && (a[1] < '0' || a[1] > '9') {

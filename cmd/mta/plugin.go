@@ -19,7 +19,7 @@ import (
 
 func pluginCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "plugin", Short: "What runs, what a plugin is, its SHA-256, a new one, and proof"}
-	cmd.AddCommand(pluginList(), pluginInfo(), pluginPin(), pluginNew(), pluginCheck(), pluginServe())
+	cmd.AddCommand(pluginList(), pluginInfo(), pluginPin(), pluginNew(), pluginCheck(), pluginServe(), pluginExec())
 	return cmd
 }
 
@@ -209,8 +209,21 @@ func pluginServe() *cobra.Command {
 			if !ok {
 				return fmt.Errorf("there is no built-in plugin %q", args[0])
 			}
+			if err := plugin.Confine(); err != nil {
+				return err
+			}
 			sdk.ServeAny(make())
 			return nil
 		},
+	}
+}
+
+// pluginExec is what the core starts for a program of its own: it keeps to what mta.hcl allows, and becomes the program.
+func pluginExec() *cobra.Command {
+	return &cobra.Command{
+		Use:                "exec PATH NAME [ARG...]",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE:               func(_ *cobra.Command, args []string) error { return plugin.Exec(args) },
 	}
 }
