@@ -40,6 +40,8 @@ type Server interface {
 	Stop()
 	List(ctx context.Context, f queue.Filter, fn func(*queue.Record) error) error
 	Content(id queue.ID) (*queue.Record, mail.Content, error)
+	// Explain tells what would become of a message. Its error is about the question.
+	Explain(ctx context.Context, q Question) (Explanation, error)
 	// Act does the verb to the messages and returns how many it was done to.
 	Act(ctx context.Context, verb Verb, ids []queue.ID, reason string) (int, error)
 }

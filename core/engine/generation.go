@@ -63,7 +63,7 @@ func (e *Engine) newGeneration(ctx context.Context, cfg *config.Config) (*genera
 // build makes the rooms of a generation out of its configuration.
 func (g *generation) build(e *Engine, resolver *dns.Client) error {
 	for _, p := range g.cfg.Pipelines {
-		g.pipelines[p.Name] = g.pipeline(p)
+		g.pipelines[p.Name] = g.pipeline(p, g.events)
 	}
 	for _, name := range g.cfg.Bounce.Notify {
 		g.notifiers = append(g.notifiers, g.host.Plugin(name))
@@ -83,8 +83,8 @@ func (g *generation) build(e *Engine, resolver *dns.Client) error {
 	return nil
 }
 
-func (g *generation) pipeline(block *config.Pipeline) *pipeline.Pipeline {
-	p := &pipeline.Pipeline{Name: block.Name, Stages: map[pipeline.Stage][]pipeline.Step{}, Events: g.events, Budget: block.DataBudget}
+func (g *generation) pipeline(block *config.Pipeline, events *event.Bus) *pipeline.Pipeline {
+	p := &pipeline.Pipeline{Name: block.Name, Stages: map[pipeline.Stage][]pipeline.Step{}, Events: events, Budget: block.DataBudget}
 	for _, s := range g.cfg.Steps(block.Name) {
 		stage := pipeline.Stage(s.Stage)
 		step := pipeline.Step{
