@@ -3,6 +3,7 @@ package plugin
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -68,6 +69,15 @@ func TestLimitsAreInForce(t *testing.T) {
 			for _, want := range []string{"no new privileges", "open files: 64", "killed above 1024 MiB", "sandbox: none", "(the server's own)"} {
 				if !strings.Contains(said, want) {
 					t.Errorf("%q is not in %q", want, said)
+				}
+			}
+			threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid(t, p)))
+			if err != nil || len(threads) == 0 {
+				t.Fatal(threads, err)
+			}
+			for _, path := range threads {
+				if b, err := os.ReadFile(path); err == nil && line1(b, "NoNewPrivs:") != "1" {
+					t.Errorf("%s: this thread may gain privileges", path)
 				}
 			}
 			if name == "pinned" {
