@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	case "bee":
 		beBee()
 		return
+	case "stamp":
+		beStamp()
+		return
 	case "glass":
 		beGlass()
 		return

@@ -128,8 +128,13 @@ func (e *Engine) newServer(cfg *config.Config, block *config.Listener, settings 
 		return nil, err
 	}
 	c.TLS = settings
+	// A stage that has begun in a generation ends in it, with all of its steps.
+	live := &pipeline.Pipeline{Current: func() (*pipeline.Pipeline, func()) {
+		g := e.use()
+		return g.pipelineOf(block), g.done
+	}}
 	deps := smtpd.Deps{
-		Pipeline: func() *pipeline.Pipeline { return e.current.Load().pipelineOf(block) },
+		Pipeline: func() *pipeline.Pipeline { return live },
 		Policy:   policy{e}, Queue: e.accept, Events: e.events, Memory: e.memory,
 		NewID: func() string { return e.queue.NewID().String() },
 	}

@@ -226,3 +226,25 @@ func TestWords(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestCurrent: a stage goes through the pipeline that is in force when it begins, and lets it go when it has ended.
+func TestCurrent(t *testing.T) {
+	for _, stage := range allStages {
+		held := 0
+		old, _ := with(Step{Filter: filter(func(asked) (mail.Verdict, error) {
+			if held != 1 {
+				t.Errorf("at %s the pipeline is held %d times while it is at work", stage, held)
+			}
+			return mail.Reject(550, "5.7.1", "the old one"), nil
+		})})
+		now := old
+		live := &Pipeline{Current: func() (*Pipeline, func()) { held++; return now, func() { held-- } }}
+		if r := live.at(t.Context(), stage, newSession()); r.Verdict.Reply.Text != "the old one" || held != 0 {
+			t.Errorf("at %s: %v, held %d times", stage, r.Verdict, held)
+		}
+		now = nil
+		if r := live.at(t.Context(), stage, newSession()); r.Verdict.Action != mail.ActionContinue || held != 0 {
+			t.Errorf("at %s without a pipeline: %v, held %d times", stage, r.Verdict, held)
+		}
+	}
+}

@@ -87,6 +87,9 @@ type Pipeline struct {
 	// Budget is for all steps of the message stage together; 0 is 4m30s. A client waits ten minutes after its last line
 	// (RFC 5321, 4.5.3.2.6), and many wait five.
 	Budget time.Duration
+	// Current, if set, makes this a stand-in for the pipeline that is in force when a stage begins; nil is none. What it
+	// returns is not taken down before release is called, when the stage has ended.
+	Current func() (p *Pipeline, release func())
 
 	late lateCalls
 }
@@ -138,6 +141,11 @@ func (p *Pipeline) Rcpt(ctx context.Context, s *mail.Session, rcpt mail.Recipien
 }
 
 func (p *Pipeline) ask(ctx context.Context, stage Stage, s *mail.Session, rcpt mail.Recipient) Result {
+	if p != nil && p.Current != nil {
+		now, release := p.Current()
+		defer release()
+		return now.ask(ctx, stage, s, rcpt)
+	}
 	steps := p.steps(stage)
 	if len(steps) == 0 {
 		return Result{Verdict: mail.Continue()}
@@ -148,6 +156,11 @@ func (p *Pipeline) ask(ctx context.Context, stage Stage, s *mail.Session, rcpt m
 
 // Message asks the filters about a whole message, within the budget.
 func (p *Pipeline) Message(ctx context.Context, s *mail.Session, m *mail.Message) Result {
+	if p != nil && p.Current != nil {
+		now, release := p.Current()
+		defer release()
+		return now.Message(ctx, s, m)
+	}
 	steps := p.steps(StageMessage)
 	if len(steps) == 0 {
 		return Result{Verdict: mail.Continue(), Message: m}
