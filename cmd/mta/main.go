@@ -84,7 +84,7 @@ func hintFor(err error) string {
 func doubleDashes(args []string) []string {
 	out := slices.Clone(args)
 	for i, a := range out {
-		if a == "--" {
+		if a == "--" || i == 2 && out[0] == "plugin" && out[1] == "exec" { // what follows is another program's
 			break
 		}
 		if len(a) > 2 && a[0] == '-' && a[1] != '-' && (a[1] < '0' || a[1] > '9') {
@@ -106,6 +106,7 @@ const rootHelp = `Pabal MTA: mail in, a queue that never loses it, mail out; the
 
   mta queue list|show|shape                          what waits
   mta queue retry|hold|release|bounce|delete         change it, by -from -to -domain -state -older -id
+  mta explain ADDRESS [-from -ip -file]              what would become of a message, and why
   mta user add|password|list|remove                  accounts of the built-in plugin "users"
   mta plugin list|info|pin                           what runs, what a plugin is, and its SHA-256
   mta plugin new|check                               write a plugin | prove one, in any language
@@ -149,7 +150,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		serveCommand(), checkCommand(), fmtCommand(), configCommand(),
 		statusCommand(), reloadCommand(), stopCommand(),
-		queueCommand(), userCommand(), pluginCommand(), mailCommand(), sendCommand(), versionCommand(),
+		queueCommand(), explainCommand(), userCommand(), pluginCommand(), mailCommand(), sendCommand(), versionCommand(),
 	)
 	for _, c := range allCommands(root) {
 		if c.HasSubCommands() && c != root && c.RunE == nil {

@@ -17,12 +17,15 @@ import (
 
 // TestMain lets the test binary be the program: as `mta` in the scripts, and as the process of a built-in plugin.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 2 && os.Args[1] == "plugin" && os.Args[2] == "serve" {
+	if len(os.Args) > 2 && os.Args[1] == "plugin" && (os.Args[2] == "serve" || os.Args[2] == "exec") {
 		main()
 	}
 	switch os.Getenv("MTA_TEST_PLUGIN") {
 	case "bee":
 		beBee()
+		return
+	case "stamp":
+		beStamp()
 		return
 	case "glass":
 		beGlass()

@@ -3,10 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +22,7 @@ import (
 
 func pluginCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "plugin", Short: "What runs, what a plugin is, its SHA-256, a new one, and proof"}
-	cmd.AddCommand(pluginList(), pluginInfo(), pluginPin(), pluginNew(), pluginCheck(), pluginServe())
+	cmd.AddCommand(pluginList(), pluginInfo(), pluginPin(), pluginNew(), pluginCheck(), pluginServe(), pluginExec())
 	return cmd
 }
 
@@ -66,16 +69,18 @@ func printPlugins(cmd *cobra.Command, list []admin.PluginStatus, asJSON bool) er
 
 func pluginInfo() *cobra.Command {
 	return &cobra.Command{
-		Use:     "info NAME|FILE|builtin:NAME",
-		Short:   "Ask a plugin what it is and what may stand in its config block",
-		Example: "  mta plugin info builtin:maildir\n  mta plugin info ./greylist",
+		Use:   "info NAME|FILE|builtin:NAME",
+		Short: "Tell what a plugin is, what may stand in its config block, and how it is run",
+		Long: "Tell what a plugin is, and what may stand in its config block. Of a plugin of mta.hcl it also tells where it is\n" +
+			"used and, when the server runs, its processes, and what the kernel holds them to.",
+		Example: "  mta plugin info builtin:maildir\n  mta plugin info ./greylist\n  mta plugin info mailboxes",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := loader(cmd)
 			if err != nil {
 				return err
 			}
-			p, err := namedPlugin(cmd, args[0])
+			p, cfg, err := namedPlugin(cmd, args[0])
 			if err != nil {
 				return err
 			}
@@ -83,47 +88,99 @@ func pluginInfo() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printDescription(cmd, p, d)
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			printDescription(w, p, d)
+			if cfg != nil {
+				printUses(w, cfg, p)
+				printRunning(cmd, w, cfg, p)
+			}
+			return w.Flush()
 		},
 	}
 }
 
+// printUses tells at which stages a plugin is asked, and how.
+func printUses(w io.Writer, cfg *config.Config, p *config.Plugin) {
+	for _, pipe := range cfg.Pipelines {
+		for _, s := range cfg.Steps(pipe.Name) {
+			if s.Plugin != p.Name {
+				continue
+			}
+			may := "everything"
+			if s.Allow != nil {
+				may = strings.Join(s.Allow, ", ")
+			}
+			fmt.Fprintf(w, "asked at\tpipeline %s, %s: within %s; on error %s, late %s, overloaded %s; it may edit: %s\n",
+				pipe.Name, s.Stage, s.Timeout, s.OnError, s.OnTimeout, s.OnOverload, may)
+		}
+	}
+	fmt.Fprintf(w, "pool\t%s of at most %s at a time each\n", plural(p.Processes, "process"), plural(p.MaxConcurrent, "call"))
+}
+
+// printRunning tells of the plugin in the running server; without one there is nothing to tell.
+func printRunning(cmd *cobra.Command, w io.Writer, cfg *config.Config, p *config.Plugin) {
+	status, err := admin.NewClient(cfg.Admin.Socket).Status(cmd.Context())
+	if err != nil {
+		fmt.Fprintln(w, "running\tno: no server answers")
+		return
+	}
+	i := slices.IndexFunc(status.Plugins, func(s admin.PluginStatus) bool { return s.Name == p.Name })
+	if i < 0 {
+		fmt.Fprintln(w, "running\tno: the server has not read this block yet (mta reload)")
+		return
+	}
+	s := status.Plugins[i]
+	pids := strings.Trim(fmt.Sprint(s.PIDs), "[]")
+	fmt.Fprintf(w, "running\t%s for %s, pid %s, %s\n", s.State, admin.Ago(time.Since(s.Since)), pids, plural(s.Restarts, "restart"))
+	fmt.Fprintf(w, "breaker\t%s\n", s.Breaker)
+	fmt.Fprintf(w, "calls\t%d, %s, %d refused for want of room; now %d under way, %d waiting\n",
+		s.Calls, plural(int(s.Errors), "error"), s.Refused, s.Waiting, s.Queued)
+	for _, line := range s.InForce {
+		fmt.Fprintf(w, "in force\t%s\n", line)
+	}
+	if s.Problem != "" {
+		fmt.Fprintf(w, "last problem\t%s\n", firstLine(s.Problem))
+	}
+}
+
 // namedPlugin finds a plugin by its block in the configuration, by the name of a built-in, or by its file.
-func namedPlugin(cmd *cobra.Command, name string) (*config.Plugin, error) {
+// Only a plugin of the configuration comes with one.
+func namedPlugin(cmd *cobra.Command, name string) (*config.Plugin, *config.Config, error) {
 	if strings.HasPrefix(name, "builtin:") {
-		return &config.Plugin{Name: strings.TrimPrefix(name, "builtin:"), Source: name}, nil
+		return &config.Plugin{Name: strings.TrimPrefix(name, "builtin:"), Source: name}, nil, nil
 	}
 	if strings.ContainsRune(name, filepath.Separator) {
 		path, err := filepath.Abs(name)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		sum, err := plugin.Sum(path)
-		return &config.Plugin{Name: filepath.Base(name), Source: path, SHA256: sum}, err
+		return &config.Plugin{Name: filepath.Base(name), Source: path, SHA256: sum}, nil, err
 	}
 	cfg, err := loadOffline(cmd)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if p := cfg.Plugin(name); p != nil {
-		return p, nil
+		return p, cfg, nil
 	}
-	return nil, fmt.Errorf("the configuration has no plugin %q; a file is named with a slash, such as ./%s", name, name)
+	return nil, nil, fmt.Errorf("the configuration has no plugin %q; a file is named with a slash, such as ./%s", name, name)
 }
 
-func printDescription(cmd *cobra.Command, p *config.Plugin, d *plugin.Description) error {
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+func printDescription(w *tabwriter.Writer, p *config.Plugin, d *plugin.Description) {
 	fmt.Fprintf(w, "%s %s\t%s\n", d.Name, d.Version, d.Doc)
 	fmt.Fprintf(w, "source\t%s\n", p.Source)
 	if p.SHA256 != "" {
 		fmt.Fprintf(w, "sha256\t%s\n", p.SHA256)
 	}
 	fmt.Fprintf(w, "kinds\t%s\n", strings.Join(d.Kinds, ", "))
+	if d.Needs != nil {
+		fmt.Fprintf(w, "is given\t%s\n", strings.Join(d.Needs, ", "))
+	}
 	if d.Schema != nil {
 		fmt.Fprintln(w, "config\t")
 		printSchema(w, *d.Schema, "  ")
 	}
-	return w.Flush()
 }
 
 func printSchema(w *tabwriter.Writer, s schema.Schema, indent string) {
@@ -209,8 +266,21 @@ func pluginServe() *cobra.Command {
 			if !ok {
 				return fmt.Errorf("there is no built-in plugin %q", args[0])
 			}
+			if err := plugin.Confine(); err != nil {
+				return err
+			}
 			sdk.ServeAny(make())
 			return nil
 		},
+	}
+}
+
+// pluginExec is what the core starts for a program of its own: it keeps to what mta.hcl allows, and becomes the program.
+func pluginExec() *cobra.Command {
+	return &cobra.Command{
+		Use:                "exec PATH NAME [ARG...]",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE:               func(_ *cobra.Command, args []string) error { return plugin.Exec(args) },
 	}
 }

@@ -66,13 +66,14 @@ func candidate(cmd *cobra.Command, l engine.Loader, name string) (*config.Plugin
 	byName := !strings.HasPrefix(name, "builtin:") && !strings.ContainsRune(name, filepath.Separator)
 	given := cmd.Flags().Changed("config")
 	if !byName && !given {
-		return namedPlugin(cmd, name)
+		p, _, err := namedPlugin(cmd, name)
+		return p, err
 	}
 	if filepath.Ext(l.Path) == ".json" {
 		if byName {
 			return nil, usageError{fmt.Errorf("a .json file holds no plugin %q; a file is named with a slash, such as ./%s", name, name)}
 		}
-		p, err := namedPlugin(cmd, name)
+		p, _, err := namedPlugin(cmd, name)
 		if err != nil {
 			return nil, err
 		}
@@ -95,7 +96,7 @@ func candidate(cmd *cobra.Command, l engine.Loader, name string) (*config.Plugin
 
 // fromSource finds the block whose program is the one that was named.
 func fromSource(cmd *cobra.Command, cfg *config.Config, path, name string) (*config.Plugin, error) {
-	want, err := namedPlugin(cmd, name)
+	want, _, err := namedPlugin(cmd, name)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,11 @@ func showStatus(out io.Writer, s admin.Status) {
 		fmt.Fprintf(w, "listener\t%s\t%s\t%s\n", l.Name, strings.Join(l.Address, ", "), plural(l.Sessions, "session"))
 	}
 	for _, p := range s.Plugins {
-		fmt.Fprintf(w, "plugin\t%s\t%s\t%s, %s, %s, %s\t%s\n", p.Name, strings.Join(p.Kinds, ", "), p.State,
+		state := p.State
+		if p.Breaker == "open" || p.Breaker == "half-open" {
+			state += " (breaker " + p.Breaker + ")"
+		}
+		fmt.Fprintf(w, "plugin\t%s\t%s\t%s, %s, %s, %s\t%s\n", p.Name, strings.Join(p.Kinds, ", "), state,
 			plural(int(p.Calls), "call"), plural(int(p.Errors), "error"), plural(p.Restarts, "restart"), firstLine(p.Problem))
 	}
 	for _, d := range s.Sites {

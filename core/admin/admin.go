@@ -40,6 +40,8 @@ type Server interface {
 	Stop()
 	List(ctx context.Context, f queue.Filter, fn func(*queue.Record) error) error
 	Content(id queue.ID) (*queue.Record, mail.Content, error)
+	// Explain tells what would become of a message. Its error is about the question.
+	Explain(ctx context.Context, q Question) (Explanation, error)
 	// Act does the verb to the messages and returns how many it was done to.
 	Act(ctx context.Context, verb Verb, ids []queue.ID, reason string) (int, error)
 }
@@ -99,6 +101,15 @@ type PluginStatus struct {
 	Problem  string    `json:"problem,omitempty"` // the last one
 
 	EventsLost uint64 `json:"events_lost,omitempty"` // of an observer
+
+	SHA256  string    `json:"sha256,omitempty"`
+	PIDs    []int     `json:"pids,omitempty"` // of the pool; 0 where there is no process at the moment
+	Breaker string    `json:"breaker"`        // closed, open, half-open
+	Waiting int       `json:"waiting"`        // calls under way
+	Queued  int       `json:"queued"`         // calls that wait for others to end
+	Refused uint64    `json:"refused"`        // calls for which there was no room
+	Next    time.Time `json:"next,omitzero"`  // when a process is started again
+	InForce []string  `json:"in_force,omitempty"`
 }
 
 // Message is a queued message as lists show it. Fields are only ever added.

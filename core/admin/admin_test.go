@@ -79,6 +79,13 @@ func (f *fake) Content(id queue.ID) (*queue.Record, mail.Content, error) {
 	return f.records[0], mail.Bytes([]byte("Subject: x\r\n\r\nhello\r\n")), nil
 }
 
+func (f *fake) Explain(_ context.Context, q Question) (Explanation, error) {
+	if q.To == "" {
+		return Explanation{}, errors.New("a message to whom?")
+	}
+	return Explanation{Listener: q.Listener, Accepted: true, Dialogue: []Line{{Says: "RCPT TO:<" + q.To + ">", Reply: "250 " + string(q.Content)}}}, nil
+}
+
 func (f *fake) Act(_ context.Context, verb Verb, ids []queue.ID, reason string) (int, error) {
 	for _, id := range ids {
 		f.acted = append(f.acted, string(verb)+" "+id.String()+" "+reason)
@@ -312,6 +319,17 @@ func TestWords(t *testing.T) {
 		if got := Bytes(n); got != want {
 			t.Errorf("Bytes(%d) = %q, want %q", n, got, want)
 		}
+	}
+}
+
+func TestExplain(t *testing.T) {
+	c := serve(t, newFake())
+	x, err := c.Explain(t.Context(), Question{To: "ann@example.com", Listener: "mx", Content: []byte("\x00\xff")})
+	if err != nil || x.Listener != "mx" || !x.Accepted || x.Dialogue[0].Says != "RCPT TO:<ann@example.com>" {
+		t.Error(x, err)
+	}
+	if _, err := c.Explain(t.Context(), Question{}); err == nil || err.Error() != "a message to whom?" {
+		t.Error(err)
 	}
 }
 

@@ -84,6 +84,7 @@ func API(s Server) http.Handler {
 		_ = http.NewResponseController(w).Flush() // before the connection is closed with the server
 		s.Stop()
 	})
+	mux.HandleFunc("POST /explain", func(w http.ResponseWriter, r *http.Request) { explain(w, r, s) })
 	mux.HandleFunc("POST /queue/list", func(w http.ResponseWriter, r *http.Request) { list(w, r, s) })
 	mux.HandleFunc("GET /queue/{id}/content", func(w http.ResponseWriter, r *http.Request) { content(w, r, s) })
 	mux.HandleFunc("POST /queue/{verb}", func(w http.ResponseWriter, r *http.Request) { act(w, r, s) })

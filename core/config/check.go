@@ -22,8 +22,12 @@ func (d *decoder) check() {
 	d.checkQueue()
 	d.checkUses()
 	d.checkAuth()
+	for _, p := range d.cfg.Plugins {
+		d.checkPlugin(p)
+	}
 	if !d.diags.HasErrors() { // what is wrong where it is used would look like not being used
 		d.checkDestinations()
+		d.checkPipelines()
 		d.checkUnused()
 	}
 	d.checkAdmin()

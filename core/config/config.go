@@ -86,7 +86,16 @@ type Plugin struct {
 	Args    []string      `hcl:"args" doc:"arguments of the program"`
 	Env     []string      `hcl:"env" is:"env" doc:"its environment: NAME passes a variable on, NAME=value sets it"`
 	Auth    string        `hcl:"auth" ref:"plugin" wants:"authenticator" doc:"who answers when this plugin asks whether a login is right (an IMAP server does)"`
-	Config  []byte        `hcl:"config,body" doc:"what the plugin itself declares: mta plugin info NAME"` // JSON; nil when the plugin was not asked
+
+	Processes     int          `hcl:"processes" min:"1" max:"64" default:"1" doc:"how many processes share the calls; those of one connection go to one process"`
+	MaxConcurrent int          `hcl:"max_concurrent" min:"1" max:"4096" default:"1024" doc:"calls at a time to one process; as many more wait, for at most half of their time, and further ones fail at once"`
+	User          string       `hcl:"user" doc:"the account that it runs as; the server has to be started by root"`
+	Limits        PluginLimits `hcl:"limits,block" doc:"what one process of it may use"`
+	Sandbox       Sandbox      `hcl:"sandbox,block" doc:"what it may reach, enforced by the kernel (Landlock), beside its own directory and the system's programs and libraries; without this block, all that its user may"`
+	Restart       Restart      `hcl:"restart,block" doc:"the pause before a process is started again: a random part of min, which doubles with each short life up to max"`
+	Breaker       Breaker      `hcl:"breaker,block" doc:"when calls are not even tried"`
+
+	Config []byte `hcl:"config,body" doc:"what the plugin itself declares: mta plugin info NAME"` // JSON; nil when the plugin was not asked
 
 	Version string   // as the plugin says; "" when it was not asked
 	Kinds   []string // as the plugin says; nil when it was not asked
@@ -94,10 +103,39 @@ type Plugin struct {
 	settings *settings
 }
 
+// PluginLimits bounds one process of a plugin. Zero is no limit but the server's own.
+type PluginLimits struct {
+	Memory schema.Size `hcl:"memory" min:"33554432" computed:"the server's own" doc:"its data, not counting programs and files that it maps"`
+	PIDs   int         `hcl:"pids" min:"16" computed:"the server's own" doc:"processes and threads of its user"`
+	NoFile int         `hcl:"nofile" min:"32" computed:"the server's own" doc:"open files and connections"`
+}
+
+// Sandbox is what a plugin may reach. Confined is false where the block is not written.
+type Sandbox struct {
+	Read       []string `hcl:"read" is:"path" doc:"files and directories to read"`
+	Write      []string `hcl:"write" is:"path" doc:"files and directories to read and write"`
+	ConnectTCP []int    `hcl:"connect_tcp" min:"1" max:"65535" doc:"ports that it may connect to by TCP (Multipath TCP and UDP the kernel does not hold back)"`
+
+	Confined bool
+}
+
+// Restart is the pause before a process is started again.
+type Restart struct {
+	Min time.Duration `hcl:"min" min:"1ms" default:"100ms" doc:"the longest pause after the first short life"`
+	Max time.Duration `hcl:"max" min:"1ms" default:"30s" doc:"the longest pause of all"`
+}
+
+// Breaker is when calls to a plugin that answers none of them are not even tried.
+type Breaker struct {
+	Failures int           `hcl:"failures" min:"1" default:"5" doc:"so many calls in a row that failed"`
+	Cooldown time.Duration `hcl:"cooldown" min:"10ms" default:"5s" doc:"how long; it doubles, up to a minute, while the one call that then tries fails too"`
+}
+
 // Pipeline is what happens to mail that comes in.
 type Pipeline struct {
-	Name string `hcl:",label"`
-	On   []*On  `hcl:"on,block" doc:"what is asked at a stage of the SMTP dialogue"`
+	Name       string        `hcl:",label"`
+	DataBudget time.Duration `hcl:"data_budget" min:"1s" max:"9m" default:"4m30s" doc:"for all of stage message together; after it the message is put off (451)"`
+	On         []*On         `hcl:"on,block" doc:"what is asked at a stage of the SMTP dialogue"`
 }
 
 // On is one block of a pipeline: plugins that are asked at a stage, one after the other.
@@ -107,6 +145,11 @@ type On struct {
 	When    *Condition    `hcl:"when" doc:"only where this is true"`
 	Timeout time.Duration `hcl:"timeout" min:"1ms" computed:"that of the plugin" doc:"how long each answer may take"`
 	OnError string        `hcl:"on_error" oneof:"tempfail accept reject quarantine" computed:"that of the plugin" doc:"what happens to mail when a plugin fails; accept means without its edits"`
+
+	OnTimeout  string   `hcl:"on_timeout" oneof:"tempfail accept reject quarantine" computed:"on_error" doc:"when it gives no answer in time"`
+	OnOverload string   `hcl:"on_overload" oneof:"tempfail accept reject quarantine" computed:"on_error" doc:"when too many calls wait for it already"`
+	Parallel   bool     `hcl:"parallel" default:"false" doc:"ask all of use at once: the worst verdict counts, and they may add header fields and meta values only"`
+	Allow      []string `hcl:"allow" oneof:"add_header edit_header auth_results sender recipients body meta quarantine discard" computed:"all of them" doc:"what it may do beside accepting and refusing; anything else is a failure of the step"`
 }
 
 // Route is where mail for some recipients goes, in exactly one way: Store, LMTP, Smarthost, MX or Router.
@@ -256,47 +299,4 @@ func (c *Config) Plugin(name string) *Plugin {
 		}
 	}
 	return nil
-}
-
-// Step is one plugin asked at one stage, everything resolved.
-type Step struct {
-	Stage   string
-	Plugin  string
-	When    *Condition // nil: always
-	Timeout time.Duration
-	OnError string
-}
-
-// Steps returns the steps of a pipeline in the order written; none for a name that is no pipeline.
-func (c *Config) Steps(pipeline string) []Step {
-	var steps []Step
-	for _, p := range c.Pipelines {
-		if p.Name != pipeline {
-			continue
-		}
-		for _, on := range p.On {
-			for _, name := range on.Use {
-				steps = append(steps, c.step(on, c.Plugin(name)))
-			}
-		}
-	}
-	return steps
-}
-
-// step takes what the block says, then what the plugin says, then the default of the stage.
-func (c *Config) step(on *On, p *Plugin) Step {
-	s := Step{Stage: on.Stage, Plugin: p.Name, When: on.When, Timeout: on.Timeout, OnError: on.OnError}
-	if s.Timeout == 0 {
-		s.Timeout = p.Timeout
-	}
-	if s.Timeout == 0 {
-		s.Timeout = 5 * time.Second
-		if on.Stage == "message" {
-			s.Timeout = time.Minute
-		}
-	}
-	if s.OnError == "" {
-		s.OnError = p.OnError
-	}
-	return s
 }

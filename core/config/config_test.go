@@ -68,6 +68,8 @@ func describe(_ context.Context, p *Plugin) (*Description, error) {
 		return nil, errors.New("it wrote \"starting up\" to standard output before it was ready\nsdk.Serve sees to that")
 	case "filter", "picky", "greylist":
 		kinds[name], config = []string{"rcpt", "message"}, filterConfig{}
+	case "early":
+		return &Description{Version: "1.0", Kinds: []string{"connect", "helo"}}, nil
 	case "plain", "mime", "bounces", "router":
 		return &Description{Version: "1.0", Kinds: kinds[name]}, nil
 	}
@@ -92,7 +94,7 @@ func testOptions() Options {
 	env := map[string]string{"SECRET": secret, "HOME": "/root"}
 	return Options{
 		Describe: describe, Validate: validate,
-		Builtins:  []string{"bounces", "broken", "filter", "maildir", "mime", "picky", "plain", "router", "users"},
+		Builtins:  []string{"bounces", "broken", "early", "filter", "maildir", "mime", "picky", "plain", "router", "users"},
 		LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
 	}
 }

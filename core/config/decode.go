@@ -405,6 +405,9 @@ func (d *decoder) computed() {
 		c.Admin.Socket = absolute(c.DataDir, "admin.sock")
 		c.places.byDefault(&c.Admin, "socket")
 	}
+	for _, p := range c.Plugins {
+		_, p.Sandbox.Confined = c.places[key{&p.Sandbox, ""}]
+	}
 	for _, r := range c.Routes {
 		if r.TLS == "" {
 			c.places.byDefault(r, "tls")

@@ -63,7 +63,7 @@ func (e *Engine) newGeneration(ctx context.Context, cfg *config.Config) (*genera
 // build makes the rooms of a generation out of its configuration.
 func (g *generation) build(e *Engine, resolver *dns.Client) error {
 	for _, p := range g.cfg.Pipelines {
-		g.pipelines[p.Name] = g.pipeline(p.Name)
+		g.pipelines[p.Name] = g.pipeline(p, g.events)
 	}
 	for _, name := range g.cfg.Bounce.Notify {
 		g.notifiers = append(g.notifiers, g.host.Plugin(name))
@@ -83,17 +83,32 @@ func (g *generation) build(e *Engine, resolver *dns.Client) error {
 	return nil
 }
 
-func (g *generation) pipeline(name string) *pipeline.Pipeline {
-	p := &pipeline.Pipeline{Name: name, Stages: map[pipeline.Stage][]pipeline.Step{}, Events: g.events}
-	for _, s := range g.cfg.Steps(name) {
+func (g *generation) pipeline(block *config.Pipeline, events *event.Bus) *pipeline.Pipeline {
+	p := &pipeline.Pipeline{Name: block.Name, Stages: map[pipeline.Stage][]pipeline.Step{}, Events: events, Budget: block.DataBudget}
+	for _, s := range g.cfg.Steps(block.Name) {
 		stage := pipeline.Stage(s.Stage)
-		step := pipeline.Step{Plugin: s.Plugin, Filter: g.host.Plugin(s.Plugin), Timeout: s.Timeout, OnError: pipeline.OnError(s.OnError)}
+		step := pipeline.Step{
+			Plugin: s.Plugin, Filter: g.host.Plugin(s.Plugin), Timeout: s.Timeout, OnError: pipeline.OnError(s.OnError),
+			OnTimeout: pipeline.OnError(s.OnTimeout), OnOverload: pipeline.OnError(s.OnOverload), Group: s.Group, Allow: grants(s.Allow),
+		}
 		if s.When != nil {
 			step.When = condition(s.When)
 		}
 		p.Stages[stage] = append(p.Stages[stage], step)
 	}
 	return p
+}
+
+// grants keeps apart what allows nothing, and what allows everything because nothing is written.
+func grants(names []string) []pipeline.Grant {
+	if names == nil {
+		return nil
+	}
+	list := make([]pipeline.Grant, len(names))
+	for i, n := range names {
+		list[i] = pipeline.Grant(n)
+	}
+	return list
 }
 
 // condition lets a `when` of the configuration be asked with the facts of a pipeline.

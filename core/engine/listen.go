@@ -123,31 +123,46 @@ func (e *Engine) newListening(cfg *config.Config, block *config.Listener) (*list
 }
 
 func (e *Engine) newServer(cfg *config.Config, block *config.Listener, settings *tls.Config) (*smtpd.Server, error) {
-	spool, err := e.dir(cfg, "spool")
+	c, err := e.serverConfig(cfg, block)
 	if err != nil {
 		return nil, err
 	}
-	domain := cfg.Hostname
-	if len(cfg.Domains) > 0 {
-		domain = cfg.Domains[0]
-	}
+	c.TLS = settings
+	// A stage that has begun in a generation ends in it, with all of its steps.
+	live := &pipeline.Pipeline{Current: func() (*pipeline.Pipeline, func()) {
+		g := e.use()
+		return g.pipelineOf(block), g.done
+	}}
 	deps := smtpd.Deps{
-		Pipeline: func() *pipeline.Pipeline { return e.current.Load().pipelineOf(block) },
+		Pipeline: func() *pipeline.Pipeline { return live },
 		Policy:   policy{e}, Queue: e.accept, Events: e.events, Memory: e.memory,
 		NewID: func() string { return e.queue.NewID().String() },
 	}
 	if block.Auth != "" {
 		deps.Authenticator = authenticator{e, block.Auth}
 	}
-	return smtpd.New(smtpd.Config{
-		Name: block.Name, Hostname: cfg.Hostname, Postmaster: domain, TLS: settings, Implicit: block.Implicit,
+	return smtpd.New(c, deps)
+}
+
+// serverConfig is what a listener's block says, but for its TLS.
+func (e *Engine) serverConfig(cfg *config.Config, block *config.Listener) (smtpd.Config, error) {
+	spool, err := e.dir(cfg, "spool")
+	if err != nil {
+		return smtpd.Config{}, err
+	}
+	domain := cfg.Hostname
+	if len(cfg.Domains) > 0 {
+		domain = cfg.Domains[0]
+	}
+	return smtpd.Config{
+		Name: block.Name, Hostname: cfg.Hostname, Postmaster: domain, Implicit: block.Implicit,
 		AuthRequired: block.Auth != "", InsecureAuth: block.InsecureAuth, LMTP: block.Protocol == "lmtp",
 		Submission: block.Auth != "", BareLF: block.BareLF, Hide: block.Hide, Networks: cfg.Networks, SpoolDir: spool,
 		Limits: smtpd.Limits{
 			Connections: block.Limits.Connections, ConnectionsPerIP: block.Limits.ConnectionsPerIP,
 			MessageSize: int64(block.Limits.MessageSize), Recipients: block.Limits.Recipients,
 		},
-	}, deps)
+	}, nil
 }
 
 // socket opens an address, or hands on the one that is open already.

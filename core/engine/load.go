@@ -56,13 +56,28 @@ func (l Loader) describe(ctx context.Context, p *config.Plugin) (*config.Descrip
 
 // spec says how the plugin of a block is started.
 func spec(p *config.Plugin, command []string) plugin.Spec {
-	s := plugin.Spec{Name: p.Name, SHA256: p.SHA256, Args: p.Args, Env: environment(p.Env), Auth: p.Auth, Config: p.Config, Timeout: p.Timeout}
+	s := plugin.Spec{
+		Name: p.Name, SHA256: p.SHA256, Args: p.Args, Env: environment(p.Env), Auth: p.Auth, Config: p.Config, Timeout: p.Timeout,
+		Processes: p.Processes, MaxConcurrent: p.MaxConcurrent, RestartMin: p.Restart.Min, RestartMax: p.Restart.Max,
+		BreakerFailures: p.Breaker.Failures, BreakerCooldown: p.Breaker.Cooldown, User: p.User,
+		Limits: plugin.Limits{Memory: int64(p.Limits.Memory), PIDs: p.Limits.PIDs, NoFile: p.Limits.NoFile},
+		Shim:   shim(command),
+	}
+	if box := p.Sandbox; box.Confined {
+		s.Sandbox = &plugin.Sandbox{Read: box.Read, Write: box.Write, ConnectTCP: box.ConnectTCP}
+	}
 	if name := p.Builtin(); name != "" {
 		s.Builtin, s.Self, s.BuiltinArgs = name, command[0], append(command[1:len(command):len(command)], name)
 		return s
 	}
 	s.Path = p.Source
 	return s
+}
+
+// shim is our own program, made to keep itself to what a plugin is allowed before it becomes that plugin: the command
+// beside the one that serves a built-in.
+func shim(serve []string) []string {
+	return append(serve[:len(serve)-1:len(serve)-1], "exec")
 }
 
 // environment resolves the names that a plugin's env passes on.

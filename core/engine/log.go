@@ -54,6 +54,22 @@ var levels = map[event.Name]slog.Level{
 	event.LoginFailed:   slog.LevelWarn,
 }
 
+// levelOf is the level of an event. A verdict that let a message pass as it is is told to nobody who does not ask.
+func levelOf(e event.Event) slog.Level {
+	level, ok := levels[e.Name]
+	switch {
+	case !ok:
+		return slog.LevelInfo
+	case e.Name != event.FilterVerdict:
+		return level
+	case e.Err != nil:
+		return slog.LevelWarn
+	case e.Edits != "" || e.Class != "continue" && e.Class != "accept":
+		return slog.LevelInfo
+	}
+	return level
+}
+
 // NewLogger makes the logger of a server: one event a line, as JSON, or as text for a person at a terminal. Flush writes
 // what is still in memory.
 func NewLogger(w io.Writer, text bool, level slog.Level) (log *slog.Logger, flush func()) {
@@ -68,10 +84,7 @@ func NewLogger(w io.Writer, text bool, level slog.Level) (log *slog.Logger, flus
 // logEvents writes every event to the log.
 func logEvents(log *slog.Logger) func(event.Event) {
 	return func(e event.Event) {
-		level, ok := levels[e.Name]
-		if !ok {
-			level = slog.LevelInfo
-		}
+		level := levelOf(e)
 		ctx := context.Background()
 		if log.Enabled(ctx, level) {
 			log.LogAttrs(ctx, level, string(e.Name), e.Attrs()...)

@@ -110,6 +110,8 @@ func pluginStatus(list []plugin.Status, lost func(label string) uint64) []admin.
 		out[i] = admin.PluginStatus{
 			Name: p.Name, Source: p.Source, Version: p.Version, Kinds: p.Kinds, State: stateOf(p), PID: p.PID, Since: p.Since,
 			Restarts: p.Restarts, Calls: p.Calls, Errors: p.Errors, Problem: p.Error, EventsLost: lost(p.Name),
+			SHA256: p.SHA256, PIDs: p.PIDs, Breaker: p.Breaker, Waiting: p.Waiting, Queued: p.Queued, Refused: p.Refused,
+			Next: p.Next, InForce: p.InForce,
 		}
 	}
 	return out

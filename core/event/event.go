@@ -57,6 +57,7 @@ type Event struct {
 	Class    string // of an attempt: delivered, tempfail, permfail; of a verdict: the action
 	Reply    string
 	Reason   string // for the operator
+	Edits    string // of a verdict: what it changed, in words
 	Size     int64
 	Count    int
 	Attempt  int
@@ -135,6 +136,7 @@ func (e Event) Attrs() []slog.Attr {
 	text("class", e.Class)
 	text("reply", e.Reply)
 	text("reason", e.Reason)
+	text("edits", e.Edits)
 	if e.Size > 0 {
 		attrs = append(attrs, slog.Int64("size", e.Size))
 	}

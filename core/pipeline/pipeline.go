@@ -44,7 +44,33 @@ type Step struct {
 	When    func(Facts) (bool, error) // nil: always
 	Timeout time.Duration             // 0: 60 s at message, 5 s elsewhere
 	OnError OnError
+	// OnTimeout and OnOverload are for a step that had no answer in time, and for one whose plugin had too much to do to be
+	// asked; "" is OnError. The error of a plugin that has too much to do has a method Overloaded() bool.
+	OnTimeout  OnError
+	OnOverload OnError
+	// Group is not 0 for steps that are asked together: those beside each other that have the same. The worst of their
+	// verdicts counts, and what they may edit is to add header fields and to set meta values, which are put together in the
+	// order of the steps.
+	Group int
+	Allow []Grant // what it may do beside giving verdicts; nil: all there is
 }
+
+// Grant is a kind of edit, or of verdict, that a step may be kept to.
+type Grant string
+
+// The grants. Without GrantAuthResults a step that is kept to some grants can't touch Authentication-Results fields, which
+// others believe (RFC 8601, 5).
+const (
+	GrantAddHeader   Grant = "add_header"
+	GrantEditHeader  Grant = "edit_header" // replace and remove
+	GrantAuthResults Grant = "auth_results"
+	GrantSender      Grant = "sender"
+	GrantRecipients  Grant = "recipients" // add, drop and rewrite
+	GrantBody        Grant = "body"
+	GrantMeta        Grant = "meta"
+	GrantQuarantine  Grant = "quarantine"
+	GrantDiscard     Grant = "discard"
+)
 
 // Facts is what a step's condition looks at. Rcpt is set at rcpt, Message at message.
 type Facts struct {
@@ -61,6 +87,9 @@ type Pipeline struct {
 	// Budget is for all steps of the message stage together; 0 is 4m30s. A client waits ten minutes after its last line
 	// (RFC 5321, 4.5.3.2.6), and many wait five.
 	Budget time.Duration
+	// Current, if set, makes this a stand-in for the pipeline that is in force when a stage begins; nil is none. What it
+	// returns is not taken down before release is called, when the stage has ended.
+	Current func() (p *Pipeline, release func())
 
 	late lateCalls
 }
@@ -75,8 +104,10 @@ type Result struct {
 	Message *mail.Message
 }
 
+// DefaultBudget is the Budget of a pipeline that says nothing else.
+const DefaultBudget = 4*time.Minute + 30*time.Second
+
 const (
-	defaultBudget         = 4*time.Minute + 30*time.Second
 	defaultTimeout        = 5 * time.Second
 	defaultMessageTimeout = time.Minute
 )
@@ -110,6 +141,11 @@ func (p *Pipeline) Rcpt(ctx context.Context, s *mail.Session, rcpt mail.Recipien
 }
 
 func (p *Pipeline) ask(ctx context.Context, stage Stage, s *mail.Session, rcpt mail.Recipient) Result {
+	if p != nil && p.Current != nil {
+		now, release := p.Current()
+		defer release()
+		return now.ask(ctx, stage, s, rcpt)
+	}
 	steps := p.steps(stage)
 	if len(steps) == 0 {
 		return Result{Verdict: mail.Continue()}
@@ -120,13 +156,18 @@ func (p *Pipeline) ask(ctx context.Context, stage Stage, s *mail.Session, rcpt m
 
 // Message asks the filters about a whole message, within the budget.
 func (p *Pipeline) Message(ctx context.Context, s *mail.Session, m *mail.Message) Result {
+	if p != nil && p.Current != nil {
+		now, release := p.Current()
+		defer release()
+		return now.Message(ctx, s, m)
+	}
 	steps := p.steps(StageMessage)
 	if len(steps) == 0 {
 		return Result{Verdict: mail.Continue(), Message: m}
 	}
 	budget := p.Budget
 	if budget <= 0 {
-		budget = defaultBudget
+		budget = DefaultBudget
 	}
 	limited, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()

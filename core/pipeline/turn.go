@@ -26,17 +26,27 @@ type turn struct {
 	edits   []mail.Edit
 }
 
-// run asks one step after the other. Caller is the context that the stage was started with; ctx has the budget as well.
+// run asks one step after the other, and those of a group together. Caller is the context that the stage was started with;
+// ctx has the budget as well.
 func (t *turn) run(caller, ctx context.Context, steps []Step) Result {
-	for i := range steps {
-		step := &steps[i]
-		if !handles(step.Filter, t.stage) {
+	for len(steps) > 0 {
+		n := groupSize(steps)
+		now := steps[:n]
+		steps = steps[n:]
+		if !slices.ContainsFunc(now, func(s Step) bool { return handles(s.Filter, t.stage) }) {
 			continue
 		}
 		if err := t.prepare(); err != nil {
 			return t.end(headerVerdict(err))
 		}
-		if v, end := t.step(caller, ctx, step); end {
+		var v mail.Verdict
+		var end bool
+		if n == 1 {
+			v, end = t.step(caller, ctx, &now[0])
+		} else {
+			v, end = t.together(caller, ctx, now)
+		}
+		if end {
 			return t.end(v)
 		}
 	}
@@ -67,26 +77,47 @@ func (t *turn) prepare() error {
 
 // step asks one filter, and reports whether its verdict ends the stage.
 func (t *turn) step(caller, ctx context.Context, step *Step) (v mail.Verdict, end bool) {
-	start := time.Now()
-	asked, err := t.wanted(step)
-	if err == nil && !asked {
+	a := t.inquire(ctx, step)
+	if !a.asked {
 		return mail.Verdict{}, false
 	}
-	if err == nil {
-		v, err = t.p.call(ctx, step, t.stage.timeout(step), t.bind(step.Filter))
+	v = t.settle(caller, ctx, step, a)
+	return v, v.Action != mail.ActionContinue
+}
+
+// inquiry is what came of asking a filter.
+type inquiry struct {
+	asked bool // its condition holds, or could not be evaluated
+	answer
+	took time.Duration
+}
+
+// inquire asks a filter and changes nothing of the turn.
+func (t *turn) inquire(ctx context.Context, step *Step) (a inquiry) {
+	start := time.Now()
+	a.asked, a.err = t.wanted(step)
+	if a.err == nil && a.asked {
+		a.verdict, a.err = t.p.call(ctx, step, t.stage.timeout(step), t.bind(step.Filter))
 	}
+	a.asked, a.took = a.asked || a.err != nil, time.Since(start)
+	return a
+}
+
+// settle makes what a filter has answered count, and returns the verdict of its step.
+func (t *turn) settle(caller, ctx context.Context, step *Step, a inquiry) mail.Verdict {
+	v, err := a.verdict, a.err
 	if errors.Is(err, errLate) {
 		t.leaveView()
 	}
 	if err == nil {
-		err = t.take(v)
+		err = t.take(step, v)
 	}
 	v.Reason = cleanReason(v.Reason)
 	if err != nil {
 		v = t.failed(caller, ctx, step, err)
 	}
-	t.tell(step, v, time.Since(start), err)
-	return v, v.Action != mail.ActionContinue
+	t.tell(step, v, a.took, err)
+	return v
 }
 
 // wanted evaluates the step's condition.
@@ -114,7 +145,7 @@ func (t *turn) wanted(step *Step) (ok bool, err error) {
 }
 
 // take accepts a verdict with all of its edits, or refuses it and changes nothing.
-func (t *turn) take(v mail.Verdict) error {
+func (t *turn) take(step *Step, v mail.Verdict) error {
 	if err := v.Check(); err != nil {
 		return err
 	}
@@ -123,6 +154,9 @@ func (t *turn) take(v mail.Verdict) error {
 	}
 	if !t.stage.allows(v.Action) {
 		return fmt.Errorf("%s is no verdict for the stage %s", v.Action, t.stage)
+	}
+	if err := t.granted(step, v); err != nil {
+		return err
 	}
 	for _, e := range v.Edits {
 		if err := t.stage.check(e, t.rcpt.Address); err != nil {
@@ -185,20 +219,33 @@ func (t *turn) failed(caller, ctx context.Context, step *Step, err error) mail.V
 	refuse := func(action mail.Action, reply mail.Reply) mail.Verdict {
 		return mail.Verdict{Action: action, Reply: reply, Reason: reason}
 	}
+	onError := step.onError(err)
 	switch {
 	case caller.Err() != nil: // the client or the server goes; no step is to blame, and nothing may be accepted
 		return refuse(mail.ActionTempFail, replyTrouble)
 	case ctx.Err() != nil:
 		return refuse(mail.ActionTempFail, replyBudget)
-	case step.OnError == OnErrorAccept:
+	case onError == OnErrorAccept:
 		return mail.Verdict{Action: mail.ActionContinue, Reason: reason}
-	case step.OnError == OnErrorReject:
+	case onError == OnErrorReject:
 		return refuse(mail.ActionReject, replyRefused)
-	case step.OnError == OnErrorQuarantine && t.stage.allows(mail.ActionQuarantine):
+	case onError == OnErrorQuarantine && t.stage.allows(mail.ActionQuarantine):
 		return mail.Quarantine(reason)
 	default:
 		return refuse(mail.ActionTempFail, replyTrouble)
 	}
+}
+
+// onError is what is to happen after a failure of that kind.
+func (s *Step) onError(err error) OnError {
+	var busy interface{ Overloaded() bool }
+	switch {
+	case s.OnOverload != "" && errors.As(err, &busy) && busy.Overloaded():
+		return s.OnOverload
+	case s.OnTimeout != "" && errors.Is(err, context.DeadlineExceeded):
+		return s.OnTimeout
+	}
+	return s.OnError
 }
 
 func (t *turn) tell(step *Step, v mail.Verdict, took time.Duration, err error) {
@@ -208,6 +255,9 @@ func (t *turn) tell(step *Step, v mail.Verdict, took time.Duration, err error) {
 	e := event.Event{
 		Name: event.FilterVerdict, Session: t.session.ID, Listener: t.session.Listener, Plugin: step.Plugin,
 		Stage: string(t.stage), Class: v.Action.String(), Reason: v.Reason, Took: took, Err: err,
+	}
+	if err == nil {
+		e.Edits = Words(v.Edits)
 	}
 	if t.stage == StageRcpt {
 		e.To = t.rcpt.Address.String()

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"sync"
 	"time"
 )
@@ -13,6 +14,9 @@ const (
 
 // breaker keeps calls from a plugin that answers none of them.
 type breaker struct {
+	limit int           // failures in a row that open it; 0: breakerLimit
+	pause time.Duration // the first; 0: breakerCooldown
+
 	mu       sync.Mutex
 	failures int // in a row
 	until    time.Time
@@ -24,7 +28,7 @@ type breaker struct {
 func (b *breaker) allow() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.failures < breakerLimit {
+	if b.failures < cmp.Or(b.limit, breakerLimit) {
 		return true
 	}
 	if b.probing || time.Now().Before(b.until) {
@@ -43,8 +47,8 @@ func (b *breaker) note(failed bool) {
 		b.failures, b.cooldown = 0, 0
 		return
 	}
-	if b.failures++; b.failures >= breakerLimit && !time.Now().Before(b.until) {
-		b.cooldown = min(max(2*b.cooldown, breakerCooldown), breakerMax)
+	if b.failures++; b.failures >= cmp.Or(b.limit, breakerLimit) && !time.Now().Before(b.until) {
+		b.cooldown = max(min(2*b.cooldown, breakerMax), cmp.Or(b.pause, breakerCooldown))
 		b.until = time.Now().Add(b.cooldown)
 	}
 }
@@ -67,7 +71,7 @@ func (b *breaker) state() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case b.failures < breakerLimit:
+	case b.failures < cmp.Or(b.limit, breakerLimit):
 		return "closed"
 	case time.Now().Before(b.until):
 		return "open"

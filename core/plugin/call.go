@@ -19,6 +19,11 @@ const (
 // call makes one call. When the process dies in it, and the call may be repeated, it is asked once more, of the next
 // process, if half of the time is left: a caller would rather wait than fail, and a peer rather than come again.
 func call[T any](ctx context.Context, p *Plugin, kind string, repeat bool, timeout time.Duration, ask func(context.Context, *calls.Client) (T, error)) (T, error) {
+	return callIn(ctx, p, "", kind, repeat, timeout, ask)
+}
+
+// callIn is call for what belongs to a session: in a pool one process hears of all of it.
+func callIn[T any](ctx context.Context, p *Plugin, session, kind string, repeat bool, timeout time.Duration, ask func(context.Context, *calls.Client) (T, error)) (T, error) {
 	if p.spec.Timeout > 0 {
 		timeout = p.spec.Timeout
 	}
@@ -33,7 +38,7 @@ func call[T any](ctx context.Context, p *Plugin, kind string, repeat bool, timeo
 		p.errs.Add(1)
 		return none, p.spec.fail(ErrOpen)
 	}
-	v, err := attempt(ctx, p, kind, repeat, ask)
+	v, err := attempt(ctx, p, session, kind, repeat, ask)
 	if err == nil {
 		p.breaker.note(false)
 		return v, nil
@@ -41,25 +46,29 @@ func call[T any](ctx context.Context, p *Plugin, kind string, repeat bool, timeo
 	return v, p.failure(ctx, err)
 }
 
-func attempt[T any](ctx context.Context, p *Plugin, kind string, repeat bool, ask func(context.Context, *calls.Client) (T, error)) (v T, err error) {
+func attempt[T any](ctx context.Context, p *Plugin, session, kind string, repeat bool, ask func(context.Context, *calls.Client) (T, error)) (v T, err error) {
 	deadline, _ := ctx.Deadline()
 	patience := time.Now().Add(time.Until(deadline) / 2)
 	var proc *process
 	for range 2 {
-		if proc, err = p.ready(ctx, patience, proc); err != nil {
+		if proc, err = p.ready(ctx, session, patience, proc); err != nil {
 			return v, err
 		}
 		if !proc.client.Handles(kind) {
 			return v, calls.ErrUnsupported
 		}
+		if err = proc.line.enter(ctx, patience); err != nil {
+			return v, err
+		}
 		v, err = ask(ctx, proc.client)
+		proc.line.leave()
 		if !errors.Is(err, calls.ErrLost) || !repeat || time.Now().After(patience) {
 			break
 		}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		select {
-		case p.suspect <- proc: // is it hung?
+		case proc.worker.suspect <- proc: // is it hung?
 		default:
 		}
 	}
@@ -74,6 +83,14 @@ func (p *Plugin) failure(ctx context.Context, err error) error {
 		return err
 	}
 	p.errs.Add(1)
+	if errors.Is(err, calls.ErrBusy) {
+		err = ErrOverload // the client's own limit
+	}
+	if errors.Is(err, ErrOverload) {
+		p.refused.Add(1)
+		p.breaker.forget() // it works as much as it can
+		return p.spec.fail(err)
+	}
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil || errors.Is(err, calls.ErrUnsupported) {
 		p.breaker.forget() // the caller gave up, or asked what it should not: the plugin may be well
 	} else {
@@ -134,35 +151,35 @@ func (p *Plugin) Observe(ctx context.Context, events []mail.Event) error {
 
 // Connect asks before the greeting; see sdk.ConnectFilter.
 func (p *Plugin) Connect(ctx context.Context, s *mail.Session) (mail.Verdict, error) {
-	return call(ctx, p, "connect", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
+	return callIn(ctx, p, s.ID, "connect", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
 		return c.Connect(ctx, s)
 	})
 }
 
 // Helo asks at HELO; see sdk.HeloFilter.
 func (p *Plugin) Helo(ctx context.Context, s *mail.Session) (mail.Verdict, error) {
-	return call(ctx, p, "helo", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
+	return callIn(ctx, p, s.ID, "helo", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
 		return c.Helo(ctx, s)
 	})
 }
 
 // Mail asks at MAIL; see sdk.MailFilter.
 func (p *Plugin) Mail(ctx context.Context, s *mail.Session) (mail.Verdict, error) {
-	return call(ctx, p, "mail", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
+	return callIn(ctx, p, s.ID, "mail", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
 		return c.Mail(ctx, s)
 	})
 }
 
 // Rcpt asks about one recipient; see sdk.RcptFilter.
 func (p *Plugin) Rcpt(ctx context.Context, s *mail.Session, rcpt mail.Recipient) (mail.Verdict, error) {
-	return call(ctx, p, "rcpt", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
+	return callIn(ctx, p, s.ID, "rcpt", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
 		return c.Rcpt(ctx, s, rcpt)
 	})
 }
 
 // Message asks about a message; see sdk.MessageFilter.
 func (p *Plugin) Message(ctx context.Context, s *mail.Session, m *mail.Message) (mail.Verdict, error) {
-	return call(ctx, p, "message", true, messageTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
+	return callIn(ctx, p, s.ID, "message", true, messageTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
 		return c.Message(ctx, s, m)
 	})
 }

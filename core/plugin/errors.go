@@ -23,6 +23,19 @@ var ErrDown = errors.New("it is not running")
 // ErrOpen says that so many calls have failed in a row that no call is made for a while.
 var ErrOpen = errors.New("its last calls have all failed, so it is left alone for a moment")
 
+// ErrOverload says that as many calls wait for the plugin as may wait.
+var ErrOverload error = overloadError{}
+
+type overloadError struct{}
+
+// Error says it in words.
+func (overloadError) Error() string {
+	return "it has more to do than it can, and too many calls wait already"
+}
+
+// Overloaded tells this failure from others.
+func (overloadError) Overloaded() bool { return true }
+
 var protocolMismatch = regexp.MustCompile(`incompatible (core )?API version with plugin. Plugin version: ([0-9]+)`)
 
 // startError says in an operator's words why a process did not come up.

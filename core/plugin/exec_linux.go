@@ -41,8 +41,9 @@ func sealedCopy(name string, r io.Reader) (*os.File, error) {
 }
 
 // sysProcAttr puts the child into a group of its own and has the kernel kill it when the thread that started it dies.
-func sysProcAttr() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+// With a credential it is armed after the change of user, which would disarm it.
+func sysProcAttr(as *syscall.Credential) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: as}
 }
 
 // awaitExit returns when the child has ended, and leaves it a zombie, so that its group's number is still its own.

@@ -1,17 +1,21 @@
 package plugin
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pabal-mta/mta/sdk"
 	"github.com/pabal-mta/mta/sdk/mail"
@@ -19,17 +23,27 @@ import (
 
 // TestMain makes the test binary a plugin, with the fault that MODE names, or a host that is to be killed.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "-shim" {
+		fmt.Fprintln(os.Stderr, Exec(os.Args[2:]))
+		os.Exit(1)
+	}
 	switch mode := os.Getenv("MODE"); mode {
 	case "":
 		os.Exit(m.Run())
 	case "host":
 		beHost()
+	case "stockhost":
+		beStockHost()
 	default:
 		bePlugin(mode)
 	}
 }
 
 func bePlugin(mode string) {
+	if err := Confine(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	if rule, ok := strings.CutPrefix(mode, "rogue:"); ok {
 		beRogue(rule)
 		return
@@ -43,6 +57,11 @@ func bePlugin(mode string) {
 	case "version":
 		fmt.Println("1|7|unix|/nowhere|grpc|")
 		select {}
+	case "stockplugin":
+		beStockPlugin()
+		return
+	case "rawline":
+		rawStdout, _ = syscall.Dup(1)
 	case "silent":
 		signal.Ignore(syscall.SIGTERM)
 		select {}
@@ -58,8 +77,14 @@ type faultyConfig struct {
 	Limit int `mta:"limit,optional" default:"3"`
 }
 
+// rawStdout is the standard output that the process was started with.
+var rawStdout int
+
 // faulty does in a call what the local part of the recipient says.
-type faulty struct{ host sdk.Host }
+type faulty struct {
+	host  sdk.Host
+	limit int
+}
 
 func newFaulty(_ context.Context, c faultyConfig, h sdk.Host) (any, error) {
 	switch os.Getenv("MODE") {
@@ -69,6 +94,8 @@ func newFaulty(_ context.Context, c faultyConfig, h sdk.Host) (any, error) {
 				fmt.Fprintln(os.Stderr, strings.Repeat("flood ", 20))
 			}
 		}()
+	case "rawline":
+		_, _ = syscall.Write(rawStdout, []byte(strings.Repeat("y", 200<<10)+"\n"))
 	case "longline":
 		fmt.Fprintln(os.Stderr, strings.Repeat("x", 100<<10))
 		_, _ = syscall.Write(1, []byte(strings.Repeat("y", 100<<10)+"\n"))
@@ -79,7 +106,7 @@ func newFaulty(_ context.Context, c faultyConfig, h sdk.Host) (any, error) {
 			fmt.Fprintln(os.Stderr, "out of luck")
 			os.Exit(4)
 		}
-		return &faulty{h}, os.WriteFile(mark, nil, 0o600)
+		return &faulty{h, c.Limit}, os.WriteFile(mark, nil, 0o600)
 	case "grandchild", "escaped":
 		cmd := exec.Command("sleep", "3")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: os.Getenv("MODE") == "escaped"}
@@ -91,7 +118,7 @@ func newFaulty(_ context.Context, c faultyConfig, h sdk.Host) (any, error) {
 	if c.Limit < 0 {
 		return nil, errors.New("limit is negative")
 	}
-	return &faulty{h}, nil
+	return &faulty{h, c.Limit}, nil
 }
 
 func (f *faulty) Rcpt(ctx context.Context, s *mail.Session, r mail.Recipient) (mail.Verdict, error) {
@@ -110,6 +137,20 @@ func (f *faulty) Rcpt(ctx context.Context, s *mail.Session, r mail.Recipient) (m
 			_ = os.WriteFile(filepath.Join(f.host.StateDir(), "died"), nil, 0o600)
 			os.Exit(9)
 		}
+	case "limit":
+		return mail.Reject(550, "5.7.1", "%d", f.limit), nil
+	case "reach":
+		return mail.Reject(550, "5.7.1", "%s", reach(s.Helo)), nil
+	case "eat":
+		eaten = bytes.Repeat([]byte("x"), 300<<20)
+		<-ctx.Done()
+	case "wait": // until the file is there
+		for ctx.Err() == nil {
+			if _, err := os.Stat(s.Helo); err == nil {
+				break
+			}
+			<-time.After(time.Millisecond)
+		}
 	case "pid":
 		return mail.Reject(550, "5.7.1", "%d", os.Getpid()), nil
 	case "garbage":
@@ -122,6 +163,50 @@ func (f *faulty) Rcpt(ctx context.Context, s *mail.Session, r mail.Recipient) (m
 		return mail.Reject(550, "5.7.1", "%s", strings.Join(os.Environ(), " ")), nil
 	}
 	return mail.Continue(), nil
+}
+
+var eaten []byte
+
+// reach tries something that a sandbox may forbid, such as "read /etc/shadow", and returns "ok" or what happened.
+func reach(what string) string {
+	verb, object, _ := strings.Cut(what, " ")
+	var err error
+	switch verb {
+	case "read":
+		_, err = os.ReadFile(object)
+	case "list":
+		_, err = os.ReadDir(object)
+	case "write":
+		err = os.WriteFile(object, []byte("x"), 0o600)
+	case "move":
+		from, to, _ := strings.Cut(object, " ")
+		err = os.Rename(from, to)
+	case "dial":
+		var c net.Conn
+		if c, err = net.Dial("tcp", object); err == nil {
+			c.Close()
+		}
+	case "signal":
+		pid, _ := strconv.Atoi(object)
+		err = syscall.Kill(pid, 0)
+	case "run":
+		err = exec.Command(object).Run()
+	case "files":
+		n, _ := strconv.Atoi(object)
+		for range n {
+			if _, err = os.Open(os.DevNull); err != nil {
+				break
+			}
+		}
+	case "uid":
+		return strconv.Itoa(os.Getuid())
+	case "args":
+		return strings.Join(os.Args, " ")
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return "ok"
 }
 
 func (f *faulty) Store(_ context.Context, d *mail.Delivery) ([]mail.Reply, error) {

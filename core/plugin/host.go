@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/pabal-mta/mta/sdk/pluginv1"
 	"github.com/pabal-mta/mta/sdk/schema"
 )
 
@@ -83,6 +84,7 @@ type Description struct {
 	Name, Version, Doc string
 	SDK                string         // such as "go/1"
 	Kinds              []string       // nil when it can't say before it is configured
+	Needs              []string       // what it is given of a message at stage message, in words
 	Schema             *schema.Schema // of its config block
 }
 
@@ -104,11 +106,25 @@ func describe(p *process) (*Description, error) {
 	d := &Description{Name: printable(a.GetName()), Version: printable(a.GetVersion()), Doc: printable(a.GetDoc()), SDK: printable(a.GetSdk())}
 	for _, k := range a.GetKinds() {
 		d.Kinds = append(d.Kinds, printable(k.GetName()))
+		if k.GetName() == "message" {
+			d.Needs = needs(k)
+		}
 	}
 	if err := json.Unmarshal(a.GetSchemaJson(), &d.Schema); err != nil {
 		return nil, fmt.Errorf("its schema can't be read: %w", err)
 	}
 	return d, nil
+}
+
+func needs(k *pluginv1.Kind) []string {
+	list := []string{"envelope"}
+	if k.GetHeader() {
+		list = append(list, "header fields")
+	}
+	if k.GetBody() {
+		list = append(list, "content")
+	}
+	return list
 }
 
 // Validate starts a plugin, has it check its configuration, and ends it. What it finds wrong is returned with paths into

@@ -43,7 +43,7 @@ func TestHostKilled(t *testing.T) {
 			t.Fatal("the plugin lives on without its host")
 		}
 	}
-	r, err := newRoom(run)
+	r, err := newRoom(run, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

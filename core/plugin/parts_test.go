@@ -59,7 +59,7 @@ func TestBreakerPauses(t *testing.T) {
 }
 
 func TestPause(t *testing.T) {
-	p := &Plugin{}
+	p := newWorker(&Plugin{}, nil)
 	for failed, limit := range map[int]time.Duration{0: backoffMin, 1: backoffMin, 2: 2 * backoffMin, 5: 16 * backoffMin, 9: 25600 * time.Millisecond, 10: backoffMax, 1000: backoffMax} {
 		p.failed = failed
 		longest := time.Duration(0)
@@ -135,11 +135,11 @@ func TestRooms(t *testing.T) {
 	if err := os.MkdirAll(dead, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	one, err := newRoom(run)
+	one, err := newRoom(run, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, err := newRoom(run)
+	two, err := newRoom(run, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestRooms(t *testing.T) {
 		t.Error(left)
 	}
 	long := filepath.Join(run, strings.Repeat("x", maxRunDir))
-	r, err := newRoom(long)
+	r, err := newRoom(long, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

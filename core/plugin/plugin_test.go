@@ -237,7 +237,7 @@ func TestKilled(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			p := start(t, spec(t, mode))
 			old := pid(t, p)
-			proc := p.current.Load()
+			proc := p.workers[0].current.Load()
 			begin := time.Now()
 			kill(t, old, syscall.SIGKILL)
 			<-proc.child.gone
@@ -288,7 +288,7 @@ func TestStopped(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > time.Second {
 		t.Error(time.Since(begin), err)
 	}
-	proc := p.current.Load()
+	proc := p.workers[0].current.Load()
 	<-proc.child.gone
 	if awaitOther(t, p, old); !strings.Contains(p.Status().Error, "hung") {
 		t.Error(p.Status().Error)
@@ -303,9 +303,7 @@ func TestCrashLoop(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("%+v", p.Status())
 		}
-		p.mu.Lock()
-		changed := p.changed
-		p.mu.Unlock()
+		changed := p.change()
 		select {
 		case <-changed:
 		case <-time.After(time.Second):

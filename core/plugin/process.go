@@ -34,6 +34,8 @@ type process struct {
 	about  *pluginv1.DescribeResponse
 	kinds  []string
 	born   time.Time
+	line   *line   // from up on
+	worker *worker // likewise
 }
 
 // launcher starts processes of one plugin, one after the other.
@@ -44,31 +46,49 @@ type launcher struct {
 	room    *room
 	host    *hostServer // nil where nothing is done for the plugin
 	out     *output
+	user    *account // nil: the server's own
+	shares  bool     // bin and host are another launcher's
 }
 
 func newLauncher(s *Spec, o Options, out *output) (*launcher, error) {
+	who, err := accountOf(s.User)
+	if err != nil {
+		return nil, err
+	}
 	bin, err := openBinary(s)
 	if err != nil {
 		return nil, err
 	}
-	r, err := newRoom(s.RunDir)
-	if err != nil {
+	l := &launcher{spec: s, version: o.Version, bin: bin, out: out, user: who, shares: false}
+	if l.room, err = newRoom(s.RunDir, who); err != nil {
 		bin.close()
 		return nil, fmt.Errorf("its run directory: %w", err)
 	}
 	if s.StateDir != "" {
-		if err := ownDir(s.StateDir); err != nil {
-			bin.close()
-			r.close()
+		if err := stateDir(s.StateDir, who); err != nil {
+			l.close()
 			return nil, fmt.Errorf("its state directory: %w", err)
 		}
 	}
-	return &launcher{spec: s, version: o.Version, bin: bin, room: r, out: out}, nil
+	return l, nil
+}
+
+// sibling makes a launcher for another process of the same plugin.
+func (l *launcher) sibling(out *output) (*launcher, error) {
+	r, err := newRoom(l.spec.RunDir, l.user)
+	if err != nil {
+		return nil, fmt.Errorf("its run directory: %w", err)
+	}
+	twin := *l
+	twin.room, twin.out, twin.shares = r, out, true
+	return &twin, nil
 }
 
 func (l *launcher) close() {
-	l.host.stop()
-	l.bin.close()
+	if !l.shares {
+		l.host.stop()
+		l.bin.close()
+	}
 	l.room.close()
 }
 
@@ -83,8 +103,11 @@ func (l *launcher) start(ctx context.Context) (*process, error) {
 	p.launch = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: sdk.CookieKey, MagicCookieValue: sdk.CookieValue},
 		VersionedPlugins: map[int]goplugin.PluginSet{sdk.ProtocolVersion: {"plugin": connPlugin{}}},
-		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
-			p.child = newChild(l.spec, l.bin, cmd, l.out)
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, sockets string) (runner.Runner, error) {
+			if err := l.user.give(sockets); err != nil {
+				return nil, err
+			}
+			p.child = newChild(l, cmd)
 			stopKill = context.AfterFunc(ctx, p.child.kill)
 			return p.child, nil
 		},

@@ -22,11 +22,17 @@ type room struct {
 	lock *os.File
 }
 
-// newRoom clears away the rooms of dead servers and makes one.
-func newRoom(runDir string) (*room, error) {
+// newRoom clears away the rooms of dead servers and makes one. Who, if not nil, may pass through to what is given to it
+// inside; the room itself stays ours, so that we never follow what another has put there.
+func newRoom(runDir string, who *account) (*room, error) {
 	runDir = shortDir(runDir)
 	if err := ownDir(runDir); err != nil {
 		return nil, err
+	}
+	if who != nil {
+		if err := who.through(runDir); err != nil {
+			return nil, err
+		}
 	}
 	gate, err := lockFile(filepath.Join(runDir, "lock"), unix.LOCK_EX)
 	if err != nil {
@@ -39,6 +45,9 @@ func newRoom(runDir string) (*room, error) {
 		return nil, err
 	}
 	lock, err := lockFile(filepath.Join(dir, "lock"), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil && who != nil {
+		err = who.through(dir)
+	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -56,7 +65,7 @@ func shortDir(runDir string) string {
 	return filepath.Join("/tmp", own)
 }
 
-// ownDir makes a directory that nobody else may enter.
+// ownDir makes a directory that nobody else may list or change.
 func ownDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -71,8 +80,8 @@ func ownDir(dir string) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
 		return hint(fmt.Errorf("the run directory %s belongs to somebody else", dir), "give the server a run directory of its own")
 	}
-	if info.Mode().Perm()&0o077 == 0 {
-		return nil
+	if info.Mode().Perm()&0o066 == 0 {
+		return nil // passing through is for plugins that run as another user
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return hint(fmt.Errorf("others may enter the run directory %s: %w", dir, err), "chmod 700 %s", dir)

@@ -35,7 +35,9 @@ const pipeGrace = 50 * time.Millisecond
 type child struct {
 	spec   *Spec
 	bin    *binary
+	user   *account
 	env    []string
+	held   bool // env says what it is kept to
 	out    *output
 	line   *io.PipeReader // go-plugin reads the handshake here
 	offer  *io.PipeWriter
@@ -47,15 +49,21 @@ type child struct {
 	greets string           // the first line, if it was no handshake; after quiet or the end of line
 }
 
-func newChild(s *Spec, bin *binary, cmd *exec.Cmd, out *output) *child {
-	c := &child{spec: s, bin: bin, out: out, gone: make(chan struct{}), quiet: make(chan struct{})}
+func newChild(l *launcher, cmd *exec.Cmd) *child {
+	c := &child{spec: l.spec, bin: l.bin, user: l.user, out: l.out, gone: make(chan struct{}), quiet: make(chan struct{})}
 	c.line, c.offer = io.Pipe()
 	for _, key := range []string{"PATH", "HOME", "TZ", "LANG", "TMPDIR"} {
 		if v, ok := os.LookupEnv(key); ok {
 			c.env = append(c.env, key+"="+v)
 		}
 	}
-	c.env = slices.Concat(c.env, s.Env, cmd.Env, []string{fmt.Sprintf("%s=%d", sdk.LifelineKey, lifelineFD)})
+	if n := l.spec.Limits.Memory; n > 0 {
+		c.env = append(c.env, fmt.Sprintf("GOMEMLIMIT=%d", n*9/10)) // a Go program then collects its garbage in time
+	}
+	c.env = slices.Concat(c.env, l.spec.Env, cmd.Env, []string{fmt.Sprintf("%s=%d", sdk.LifelineKey, lifelineFD)})
+	if l.spec.Shim != nil {
+		c.env, c.held = append(c.env, confinementOf(l).String()), true
+	}
 	return c
 }
 
@@ -127,14 +135,27 @@ func (c *child) spawn() (proc *os.Process, stdout, stderr *os.File, err error) {
 	if c.bin.file != nil {
 		files = append(files, c.bin.file)
 	}
-	argv := slices.Concat([]string{c.spec.source()}, c.args())
-	proc, err = os.StartProcess(c.bin.path, argv, &os.ProcAttr{Env: c.env, Files: files, Sys: sysProcAttr()})
+	path, argv := c.command()
+	proc, err = os.StartProcess(path, argv, &os.ProcAttr{Env: c.env, Files: files, Sys: sysProcAttr(c.user.credential())})
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	c.pid.Store(int64(proc.Pid))
 	c.reap = ours[2]
 	return proc, ours[0], ours[1], nil
+}
+
+// command is what is executed: the program, or our own, which confines itself before it becomes the program. A built-in is
+// our own program already.
+func (c *child) command() (path string, argv []string) {
+	argv = slices.Concat([]string{c.spec.source()}, c.args())
+	switch {
+	case c.spec.Builtin != "" && c.user != nil: // who may not be able to come to our program by its name
+		return selfPath(""), argv
+	case c.spec.Builtin != "" || !c.held:
+		return c.bin.path, argv
+	}
+	return selfPath(""), slices.Concat(c.spec.Shim, []string{c.bin.path}, argv)
 }
 
 func (c *child) args() []string {

@@ -32,13 +32,13 @@ type hostServer struct {
 	ended         chan struct{}
 }
 
-func serveHost(r *room, s Services) (*hostServer, error) {
-	h := &hostServer{socket: filepath.Join(r.dir, "host"), token: rand.Text(), ended: make(chan struct{})}
+func serveHost(launch *launcher, s Services) (*hostServer, error) {
+	h := &hostServer{socket: filepath.Join(launch.room.dir, "host"), token: rand.Text(), ended: make(chan struct{})}
 	l, err := net.Listen("unix", h.socket)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(h.socket, 0o600); err != nil {
+	if err := errors.Join(os.Chmod(h.socket, 0o600), launch.user.give(h.socket)); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	h.server = calls.NewHostServer(s, h.token)

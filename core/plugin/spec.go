@@ -25,9 +25,35 @@ type Spec struct {
 	RunDir   string          // for sockets, shared by all servers of this machine's user; "": a temporary directory
 	StateDir string          // the plugin's own; made when it is missing
 
+	Processes       int           // of the pool; 0: 1
+	MaxConcurrent   int           // calls at a time to one process; 0: 1024
+	RestartMin      time.Duration // the longest pause after the first short life; 0: 100 ms
+	RestartMax      time.Duration // the longest pause of all; 0: 30 s
+	BreakerFailures int           // in a row, before calls fail at once; 0: 5
+	BreakerCooldown time.Duration // for so long, at first; 0: 5 s
+
+	User    string   // whose rights it has; "": the server's own
+	Limits  Limits   // of one process
+	Sandbox *Sandbox // nil: it may reach what its user may
+	Shim    []string // our own program, with the arguments that make it call Exec; nil: the plugin is not held back at all
+
 	Builtin     string   // name of a built-in plugin
 	Self        string   // our own program, for built-ins; "": the one that runs
 	BuiltinArgs []string // that make our own program serve the built-in
+}
+
+// Limits bounds one process. What is 0 is as the server has it.
+type Limits struct {
+	Memory int64 // bytes; a process that has more is killed, and the kernel gives none far beyond it
+	PIDs   int   // processes and threads of its User
+	NoFile int   // open files and connections
+}
+
+// Sandbox is what a plugin may reach beside its state directory, its sockets and the programs and libraries of the system.
+type Sandbox struct {
+	Read       []string `json:"read,omitempty"`  // files and directories
+	Write      []string `json:"write,omitempty"` // those that it may also change
+	ConnectTCP []int    `json:"connect_tcp,omitempty"`
 }
 
 // Options are what all plugins of a Host share.

@@ -1,0 +1,73 @@
+package deliver
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/pabal-mta/mta/core/tlspolicy"
+)
+
+// Hop is a host that an attempt would go to.
+type Hop struct {
+	Host      string   // as it stands in mta.hcl, or in the DNS with its port
+	Addresses []string // those that it would be connected at, in this order
+	TLS       string   // how much of it the host must show
+	Problem   string   // why the host, or some of its addresses, would not do; "" when nothing is known
+}
+
+// Explain finds the hosts of a job as Attempt does, and connects to none of them. The failure is what the recipients would
+// be told where not even that can be done. A job that is stored here has no hosts.
+func (d *Deliverer) Explain(ctx context.Context, job *Job) (hops []Hop, failure *Outcome) {
+	way, ok := d.o.Ways[job.Route]
+	if !ok || way.Kind == KindStore {
+		return nil, nil
+	}
+	a := &attempt{Deliverer: d, job: job, way: way}
+	_, hosts, failure := a.destination(ctx)
+	if failure != nil {
+		return nil, failure
+	}
+	for _, h := range hosts {
+		hops = append(hops, a.explain(ctx, h))
+	}
+	return hops, nil
+}
+
+func (a *attempt) explain(ctx context.Context, h host) Hop {
+	hop := Hop{Host: h.String(), TLS: tlsWords(tlspolicy.For(a.way.mode(), h.name, a.way.Roots, a.requireTLS()))}
+	if h.socket != "" {
+		hop.Addresses = []string{h.socket}
+		return hop
+	}
+	s := &search{attempt: a}
+	addresses, err := s.addresses(ctx, h.name)
+	if err != nil {
+		hop.Problem = unresolved(h.name, err).Reply.String()
+		return hop
+	}
+	for _, ip := range addresses {
+		c := candidate{h, endpoint{ip: netip.AddrPortFrom(ip.Unmap(), h.port)}}
+		if s.allowed(c) {
+			hop.Addresses = append(hop.Addresses, c.at.String())
+		}
+	}
+	for _, o := range []*Outcome{s.perm, s.temp} {
+		if o != nil {
+			hop.Problem = o.Reply.String()
+		}
+	}
+	return hop
+}
+
+func tlsWords(p tlspolicy.Policy) string {
+	switch {
+	case p.Verified():
+		return "a certificate for " + p.Name + " is wanted (" + string(p.Source) + ")"
+	case p.Required():
+		return "required, any certificate (" + string(p.Source) + ")"
+	case p.Wanted():
+		return "where it is offered and works"
+	default:
+		return "none"
+	}
+}
