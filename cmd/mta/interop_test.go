@@ -60,8 +60,9 @@ type site struct {
 	program string
 	owner   *syscall.Credential // whom the program runs as; nil is who runs the test
 
-	// What listens where: host:port.
+	// What listens where: host:port. Those with an s want TLS from the first byte.
 	mx, submission, submissions string
+	imap, imaps, pop3, pop3s    string
 }
 
 // secret is the password of every account here.
@@ -103,9 +104,32 @@ plugin "users" {
 
 plugin "mailboxes" {
   source = "builtin:maildir"
+  auth   = plugin.users
   config {
     path     = "mail/{domain}/{user}"
     accounts = "users"
+    imap {
+      address   = ["${IMAP}"]
+      cert_file = "cert.pem"
+      key_file  = "key.pem"
+    }
+    imap {
+      address   = ["${IMAPS}"]
+      implicit  = true
+      cert_file = "cert.pem"
+      key_file  = "key.pem"
+    }
+    pop3 {
+      address   = ["${POP3}"]
+      cert_file = "cert.pem"
+      key_file  = "key.pem"
+    }
+    pop3 {
+      address   = ["${POP3S}"]
+      implicit  = true
+      cert_file = "cert.pem"
+      key_file  = "key.pem"
+    }
   }
 }
 
@@ -130,13 +154,17 @@ queue {
 // newSite starts our program. More is added to its configuration: a route, a listener.
 func newSite(t *testing.T, more string) *site {
 	t.Helper()
-	s := &site{t: t, dir: peerDir(t), mx: freeAddress(t), submission: freeAddress(t), submissions: freeAddress(t)}
+	p := freePorts(t, 7)
+	s := &site{t: t, dir: peerDir(t), mx: p[0], submission: p[1], submissions: p[2], imap: p[3], imaps: p[4], pop3: p[5], pop3s: p[6]}
 	s.program = filepath.Join(s.dir, "mta")
 	s.owner = nobody(t)
 	takeProgram(t, s.program)
 	writeCertificate(t, s.dir)
 	text := os.Expand(siteConfig, func(name string) string {
-		return map[string]string{"MX": s.mx, "SUBMISSION": s.submission, "SUBMISSIONS": s.submissions}[name]
+		return map[string]string{
+			"MX": s.mx, "SUBMISSION": s.submission, "SUBMISSIONS": s.submissions,
+			"IMAP": s.imap, "IMAPS": s.imaps, "POP3": s.pop3, "POP3S": s.pop3s,
+		}[name]
 	})
 	write(t, filepath.Join(s.dir, "mta.hcl"), text+more)
 	s.own()
