@@ -245,3 +245,25 @@ func TestInteropNode(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// What Thunderbird is told leads to servers that let people in, in the way that they are told.
+func TestInteropAutoconfig(t *testing.T) {
+	interop(t, "python3")
+	web := freeAddress(t)
+	s := newSite(t, fmt.Sprintf("admin {\n  listen = %q\n}\n", web))
+	for _, path := range []string{"/.well-known/autoconfig/mail/config-v1.1.xml", "/mail/config-v1.1.xml"} {
+		got := runPython(t, "autoconfig.py", "", "http://"+web+path, "ann@example.test", secret, filepath.Join(s.dir, "cert.pem"))
+		if want := "imap SSL\nimap STARTTLS\npop3 SSL\npop3 STARTTLS\nsmtp SSL\nsmtp STARTTLS\n"; got != want {
+			t.Errorf("%s leads to\n%s", path, got)
+		}
+	}
+}
+
+// The records name the key that the server shows.
+func TestInteropTLSA(t *testing.T) {
+	interop(t, "openssl")
+	s := newSite(t, "")
+	want := mustRun(t, exec.Command("/bin/sh", "-c", "openssl x509 -in "+filepath.Join(s.dir, "cert.pem")+
+		" -pubkey -noout | openssl pkey -pubin -outform DER | openssl dgst -sha256 -r | cut -d' ' -f1"))
+	contains(t, mustRun(t, s.command("dns")), "_25._tcp.mta.example.test.", "IN TLSA  3 1 1 "+strings.TrimSpace(want))
+}
