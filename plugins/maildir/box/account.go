@@ -57,6 +57,7 @@ type Store struct {
 	open  Opener
 	host  string
 	log   *slog.Logger
+	quota *Quota
 	files atomic.Uint64 // makes the names of new files differ
 
 	mu       sync.Mutex
