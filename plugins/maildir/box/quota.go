@@ -118,21 +118,21 @@ func count(root *os.Root) (sum int64, err error) {
 				return 0, err
 			}
 			for _, e := range entries {
-				sum += sizeOnDisk(e)
+				sum += sizeOnDisk(root, path.Join(dir, sub), e)
 			}
 		}
 	}
 	return sum, nil
 }
 
-func sizeOnDisk(e fs.DirEntry) int64 {
+func sizeOnDisk(root *os.Root, dir string, e fs.DirEntry) int64 {
 	if !e.Type().IsRegular() {
 		return 0
 	}
 	if n := field(e.Name(), ",S="); n > 0 {
 		return n
 	}
-	info, err := e.Info()
+	info, err := root.Lstat(path.Join(dir, e.Name()))
 	if err != nil {
 		return 0 // it has gone meanwhile
 	}
@@ -140,7 +140,7 @@ func sizeOnDisk(e fs.DirEntry) int64 {
 }
 
 func readDir(root *os.Root, name string) ([]fs.DirEntry, error) {
-	d, err := root.Open(name)
+	d, err := openDir(root, name)
 	if err != nil {
 		return nil, err
 	}
