@@ -207,7 +207,7 @@ func greet(out io.Writer, path string, cfg *config.Config, made []account) {
 		fmt.Fprintf(w, "  %s\t%s\t%s\n", l.Name, strings.Join(l.Address, ", "), about(l))
 	}
 	for _, m := range mailboxListeners(cfg) {
-		fmt.Fprintf(w, "  %s\t%s\tto read mail\n", m.protocol, strings.Join(m.Address, ", "))
+		fmt.Fprintf(w, "  %s\t%s\tto read mail%s\n", m.protocol, strings.Join(m.Address, ", "), inTLS(m.Implicit, m.CertFile != ""))
 	}
 	if cfg.Admin.Listen != "" {
 		fmt.Fprintf(w, "  console\thttp://%s/\tmetrics, health, and a page to look at\n", cfg.Admin.Listen)
@@ -247,14 +247,19 @@ func about(l *config.Listener) string {
 	if l.Protocol == "lmtp" {
 		text = "LMTP"
 	}
-	switch {
-	case l.Implicit:
-		text += ", TLS from the first byte"
-	case l.TLS != "":
-		text += ", STARTTLS"
-	}
+	text += inTLS(l.Implicit, l.TLS != "")
 	if l.Auth != "" {
 		text += ", login wanted"
 	}
 	return text
+}
+
+func inTLS(implicit, possible bool) string {
+	switch {
+	case implicit:
+		return ", TLS from the first byte"
+	case possible:
+		return ", STARTTLS"
+	}
+	return ""
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -38,6 +39,8 @@ type Message struct {
 	mod   uint64 // the change of the mailbox that changed it last
 	scan  uint32 // the last scan that saw it
 	gone  bool
+	kept  any // see Keep
+	extra int64
 	size  int64 // with CRLF; 0: not known yet
 	date  time.Time
 }
@@ -45,8 +48,10 @@ type Message struct {
 // Mailbox is an open folder, shared by all its sessions.
 type Mailbox struct {
 	account *Account
-	dir     string // "." or ".Sent"
-	refs    int    // guarded by the account
+	dir     string       // "." or ".Sent"
+	refs    int          // guarded by the account
+	count   atomic.Int64 // messages
+	kept    atomic.Int64 // bytes, see Keep
 
 	mu       sync.Mutex
 	msgs     []*Message // by UID
@@ -339,6 +344,7 @@ func (m *Mailbox) add(added []*Message) {
 		m.byName[msg.name] = msg
 	}
 	m.msgs = append(m.msgs, added...)
+	m.count.Store(int64(len(m.msgs)))
 	byUID := func(a, b *Message) int { return int(int64(a.UID) - int64(b.UID)) }
 	if !slices.IsSortedFunc(m.msgs, byUID) {
 		m.msgs = slices.SortedFunc(slices.Values(m.msgs), byUID)
@@ -370,11 +376,13 @@ func (m *Mailbox) remove(gone []*Message) {
 	m.mod++
 	for _, msg := range gone {
 		msg.gone, msg.mod = true, m.mod
+		m.release(msg)
 		if m.byName[msg.name] == msg {
 			delete(m.byName, msg.name)
 		}
 	}
 	m.msgs = slices.DeleteFunc(slices.Clone(m.msgs), func(msg *Message) bool { return msg.gone })
+	m.count.Store(int64(len(m.msgs)))
 }
 
 // compareAge orders files by the second that their name begins with, then by name.

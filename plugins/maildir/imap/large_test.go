@@ -92,3 +92,23 @@ func BenchmarkHundredThousand(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkList: what a mail program asks for to show a folder, of 10,000 messages.
+func BenchmarkList(b *testing.B) {
+	r := newRig(b, nil)
+	const n = 10_000
+	for i := range n {
+		r.deliver("ann", fmt.Sprintf("%d.M%d.host", 1_700_000_000+i, i), letter)
+	}
+	c := r.open(n)
+	for b.Loop() {
+		cmd := c.Fetch(imap.SeqSet{{Start: 1, Stop: 0}}, &imap.FetchOptions{UID: true, Flags: true, RFC822Size: true, Envelope: true})
+		for m := cmd.Next(); m != nil; m = cmd.Next() {
+			for item := m.Next(); item != nil; item = m.Next() {
+			}
+		}
+		if err := cmd.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
