@@ -267,3 +267,48 @@ func TestInteropTLSA(t *testing.T) {
 		" -pubkey -noout | openssl pkey -pubin -outform DER | openssl dgst -sha256 -r | cut -d' ' -f1"))
 	contains(t, mustRun(t, s.command("dns")), "_25._tcp.mta.example.test.", "IN TLSA  3 1 1 "+strings.TrimSpace(want))
 }
+
+// A disk without room: mail waits in the queue, what is there can be read, an APPEND is refused in words, and all goes on
+// when there is room again.
+func TestInteropFullDisk(t *testing.T) {
+	interop(t, "mount", "curl")
+	needRoot(t)
+	s := newSite(t, "")
+	mail := filepath.Join(s.dir, "mail")
+	if err := os.MkdirAll(mail, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	small := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=1200k,mode=0700,uid=%d,gid=%d", s.owner.Uid, s.owner.Gid), "tmpfs", mail)
+	if out, err := small.CombinedOutput(); err != nil {
+		t.Skipf("no file system can be mounted here: %v, %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("umount", "-l", mail).Run() }) // the folder is removed after it
+	first := bobsLetters(t, s, 2)
+	mustRun(t, s.mail("bob@example.test", "list")) // numbers are written down before they are shown
+	ballast := filepath.Join(mail, "ballast")
+	if out, err := exec.Command("dd", "if=/dev/zero", "of="+ballast, "bs=1k").CombinedOutput(); err == nil {
+		t.Fatalf("the disk has no end: %s", out)
+	}
+	more := samples(4, "carol@sender.test", []string{"bob@example.test"})[2:]
+	hand(t, s.mx, "carol@sender.test", more)
+	if !poll(func() bool { return strings.Contains(mustRun(t, s.command("queue", "list")), "452") }) {
+		t.Errorf("the queue: %s", mustRun(t, s.command("queue", "list")))
+	}
+	if out := mustRun(t, s.mail("bob@example.test", "list")); strings.Count(out, "\n") != 2 {
+		t.Errorf("what is there can't be listed: %s", out)
+	}
+	if got := mustRun(t, s.mail("bob@example.test", "read", "1", "-raw", "-peek")); !strings.HasSuffix(strings.ReplaceAll(got, "\r\n", "\n"), first[0].text) {
+		t.Errorf("what is there can't be read: %s", got)
+	}
+	letter := filepath.Join(s.dir, "mine")
+	write(t, letter, "Subject: mine\r\n\r\n"+strings.Repeat("x\r\n", 2000))
+	out, status := runClient(t, exec.Command("curl", "-sSv", "--ssl-reqd", "--cacert", filepath.Join(s.dir, "cert.pem"), "--user", "bob@example.test:"+secret,
+		"imaps://localhost:"+port(s.imaps)+"/Drafts", "-T", letter))
+	if status == 0 || !strings.Contains(out, "NO [OVERQUOTA]") {
+		t.Errorf("APPEND: %d, %s", status, out)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	sameSamples(t, append(first, more...), s.mailbox("bob@example.test", 4))
+}
