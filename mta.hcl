@@ -111,5 +111,5 @@ bounce {
 
 admin {
   socket = "./var/admin.sock" # the mta commands speak here
-  listen = "127.0.0.1:8025"   # a page to look at, /metrics, /healthz, /readyz
+  listen = "127.0.0.1:8025"   # a page to look at, /metrics, /healthz, /readyz, settings for mail programs
 }

@@ -14,7 +14,7 @@ import (
 
 // dovecot is a Dovecot of our own: IMAP at an address, LMTP on a socket.
 type dovecot struct {
-	t              *testing.T
+	t              testing.TB
 	dir, imap, log string
 	socket         string // LMTP
 }
@@ -61,12 +61,12 @@ protocol lmtp {
 `
 
 // newDovecot starts a Dovecot whose mailboxes are below a folder, with these accounts.
-func newDovecot(t *testing.T, mail string, accounts ...string) *dovecot {
+func newDovecot(t testing.TB, mail string, accounts ...string) *dovecot {
 	t.Helper()
 	return startDovecot(t, mail, "passdb {\n  driver = passwd-file\n  args = ${DIR}/accounts\n}\n", accounts...)
 }
 
-func startDovecot(t *testing.T, mail, passdb string, accounts ...string) *dovecot {
+func startDovecot(t testing.TB, mail, passdb string, accounts ...string) *dovecot {
 	t.Helper()
 	interop(t, "dovecot", "python3")
 	needRoot(t)

@@ -33,7 +33,7 @@ import (
 // loopback, below a folder of its own in /tmp, and each process dies with this one.
 
 // interop skips the test unless these programs may be used.
-func interop(t *testing.T, programs ...string) {
+func interop(t testing.TB, programs ...string) {
 	t.Helper()
 	if os.Getenv("MTA_INTEROP") != "1" {
 		t.Skip("needs real peers: MTA_INTEROP is not 1")
@@ -46,7 +46,7 @@ func interop(t *testing.T, programs ...string) {
 }
 
 // needRoot skips the test where peers can't be started as the users that they want.
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to start a peer that changes its user")
@@ -55,13 +55,14 @@ func needRoot(t *testing.T) {
 
 // site is our program at work with a configuration of its own, and the accounts ann and bob.
 type site struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	program string
 	owner   *syscall.Credential // whom the program runs as; nil is who runs the test
 
-	// What listens where: host:port.
+	// What listens where: host:port. Those with an s want TLS from the first byte.
 	mx, submission, submissions string
+	imap, imaps, pop3, pop3s    string
 }
 
 // secret is the password of every account here.
@@ -103,9 +104,32 @@ plugin "users" {
 
 plugin "mailboxes" {
   source = "builtin:maildir"
+  auth   = plugin.users
   config {
     path     = "mail/{domain}/{user}"
     accounts = "users"
+    imap {
+      address   = ["${IMAP}"]
+      cert_file = "cert.pem"
+      key_file  = "key.pem"
+    }
+    imap {
+      address   = ["${IMAPS}"]
+      implicit  = true
+      cert_file = "cert.pem"
+      key_file  = "key.pem"
+    }
+    pop3 {
+      address   = ["${POP3}"]
+      cert_file = "cert.pem"
+      key_file  = "key.pem"
+    }
+    pop3 {
+      address   = ["${POP3S}"]
+      implicit  = true
+      cert_file = "cert.pem"
+      key_file  = "key.pem"
+    }
   }
 }
 
@@ -128,15 +152,19 @@ queue {
 `
 
 // newSite starts our program. More is added to its configuration: a route, a listener.
-func newSite(t *testing.T, more string) *site {
+func newSite(t testing.TB, more string) *site {
 	t.Helper()
-	s := &site{t: t, dir: peerDir(t), mx: freeAddress(t), submission: freeAddress(t), submissions: freeAddress(t)}
+	p := freePorts(t, 7)
+	s := &site{t: t, dir: peerDir(t), mx: p[0], submission: p[1], submissions: p[2], imap: p[3], imaps: p[4], pop3: p[5], pop3s: p[6]}
 	s.program = filepath.Join(s.dir, "mta")
 	s.owner = nobody(t)
 	takeProgram(t, s.program)
 	writeCertificate(t, s.dir)
 	text := os.Expand(siteConfig, func(name string) string {
-		return map[string]string{"MX": s.mx, "SUBMISSION": s.submission, "SUBMISSIONS": s.submissions}[name]
+		return map[string]string{
+			"MX": s.mx, "SUBMISSION": s.submission, "SUBMISSIONS": s.submissions,
+			"IMAP": s.imap, "IMAPS": s.imaps, "POP3": s.pop3, "POP3S": s.pop3s,
+		}[name]
 	})
 	write(t, filepath.Join(s.dir, "mta.hcl"), text+more)
 	s.own()
@@ -214,7 +242,7 @@ func port(address string) string {
 }
 
 // readMaildir waits for n messages in a Maildir and reads them.
-func readMaildir(t *testing.T, dir string, n int) []string {
+func readMaildir(t testing.TB, dir string, n int) []string {
 	t.Helper()
 	var files []string
 	if !poll(func() bool {
@@ -240,7 +268,7 @@ func readMaildir(t *testing.T, dir string, n int) []string {
 }
 
 // peerDir makes a folder with a short name, which sockets need, that every user may enter.
-func peerDir(t *testing.T) string {
+func peerDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "mta")
 	if err != nil {
@@ -253,7 +281,7 @@ func peerDir(t *testing.T) string {
 	return dir
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := listenFree()
 	if err != nil {
@@ -264,7 +292,7 @@ func freeAddress(t *testing.T) string {
 }
 
 // nobody is the user that servers run as when root runs the test; otherwise nil.
-func nobody(t *testing.T) *syscall.Credential {
+func nobody(t testing.TB) *syscall.Credential {
 	t.Helper()
 	if os.Getuid() != 0 {
 		return nil
@@ -279,7 +307,7 @@ func nobody(t *testing.T) *syscall.Credential {
 }
 
 // takeProgram puts the test binary, which is also the program, where another user may run it.
-func takeProgram(t *testing.T, path string) {
+func takeProgram(t testing.TB, path string) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -304,7 +332,7 @@ func takeProgram(t *testing.T, path string) {
 }
 
 // writeCertificate makes cert.pem and key.pem for localhost. The certificate is its own root, so peers can verify it.
-func writeCertificate(t *testing.T, dir string) {
+func writeCertificate(t testing.TB, dir string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -332,7 +360,7 @@ func writeCertificate(t *testing.T, dir string) {
 	}
 }
 
-func write(t *testing.T, path, text string) {
+func write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -341,7 +369,7 @@ func write(t *testing.T, path, text string) {
 
 // daemon starts a process that ends with the test, and with this process if that is killed. When the test has failed, the
 // end of its log is shown.
-func daemon(t *testing.T, cmd *exec.Cmd, logPath string) {
+func daemon(t testing.TB, cmd *exec.Cmd, logPath string) {
 	t.Helper()
 	log, err := os.Create(logPath)
 	if err != nil {
@@ -375,7 +403,7 @@ func daemon(t *testing.T, cmd *exec.Cmd, logPath string) {
 }
 
 // showLog prints the end of a log of a test that has failed.
-func showLog(t *testing.T, path string) {
+func showLog(t testing.TB, path string) {
 	const most = 4000
 	if b, err := os.ReadFile(path); err == nil && t.Failed() {
 		t.Logf("%s:\n%s", path, b[max(0, len(b)-most):])
@@ -383,7 +411,7 @@ func showLog(t *testing.T, path string) {
 }
 
 // runClient runs a client to its end and returns what it printed and its exit status.
-func runClient(t *testing.T, cmd *exec.Cmd) (string, int) {
+func runClient(t testing.TB, cmd *exec.Cmd) (string, int) {
 	t.Helper()
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -401,7 +429,7 @@ func runClient(t *testing.T, cmd *exec.Cmd) (string, int) {
 }
 
 // mustRun runs a client that must end well.
-func mustRun(t *testing.T, cmd *exec.Cmd) string {
+func mustRun(t testing.TB, cmd *exec.Cmd) string {
 	t.Helper()
 	out, status := runClient(t, cmd)
 	if status != 0 {
@@ -411,7 +439,7 @@ func mustRun(t *testing.T, cmd *exec.Cmd) string {
 }
 
 // contains fails the test unless all texts are there.
-func contains(t *testing.T, where string, texts ...string) {
+func contains(t testing.TB, where string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
 		if !strings.Contains(where, text) {

@@ -112,10 +112,8 @@ func (m *mailFlags) resolve(cmd *cobra.Command) (*useragent.Account, error) {
 	return &a, nil
 }
 
-// ourIMAP is where the shipped configuration has its mailboxes read.
-const ourIMAP = "127.0.0.1:1143"
-
-// ourServer takes the servers of the configuration in the working directory, so that the first hour needs no account.
+// ourServer takes the servers of the configuration in the working directory that are on this machine, so that the first
+// hour needs no account.
 func ourServer(cmd *cobra.Command, a *useragent.Account) error {
 	path, err := cmd.Flags().GetString("config")
 	if err != nil {
@@ -124,21 +122,24 @@ func ourServer(cmd *cobra.Command, a *useragent.Account) error {
 	if _, err := os.Stat(path); err != nil {
 		return usageError{errors.New("no mail server is named: give -imap and -submit, or write an account file: mta mail -help")}
 	}
-	cfg, err := loadOffline(cmd)
+	cfg, err := load(cmd, false)
 	if err != nil {
 		return err
 	}
-	a.IMAP = ourIMAP
-	for _, li := range cfg.Listeners {
-		for _, addr := range li.Address {
-			host, _, err := net.SplitHostPort(addr)
-			if err != nil || li.Auth == "" || a.Submit != "" || host != "127.0.0.1" && host != "::1" && host != "localhost" {
-				continue
-			}
-			a.Submit = addr
-			if li.Implicit {
-				a.SubmitTLS = "implicit"
-			}
+	for _, m := range mailSettings(cfg).Servers {
+		server, word := &a.IMAP, &a.IMAPTLS
+		switch m.Protocol {
+		case "pop3":
+			continue
+		case "smtp":
+			server, word = &a.Submit, &a.SubmitTLS
+		}
+		if *server != "" || !isLoopbackHost(m.Host) {
+			continue
+		}
+		*server = net.JoinHostPort(m.Host, strconv.Itoa(int(m.Port)))
+		if m.TLS == "implicit" {
+			*word = "implicit"
 		}
 	}
 	return nil

@@ -112,6 +112,7 @@ const rootHelp = `Pabal MTA: mail in, a queue that never loses it, mail out; the
   mta plugin new|check                               write a plugin | prove one, in any language
   mta mail list|read|save|reply|forward|compose      the mail program, for any IMAP and submission server
   mta send -to ADDRESS                               one test message, with the dialogue
+  mta dns [DOMAIN]                                   the DNS records that our domains need
 
   mta version | completion SHELL
   mta help COMMAND                 more on one command
@@ -150,7 +151,8 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		serveCommand(), checkCommand(), fmtCommand(), configCommand(),
 		statusCommand(), reloadCommand(), stopCommand(),
-		queueCommand(), explainCommand(), userCommand(), pluginCommand(), mailCommand(), sendCommand(), versionCommand(),
+		queueCommand(), explainCommand(), userCommand(), pluginCommand(), mailCommand(), sendCommand(), dnsCommand(),
+		versionCommand(),
 	)
 	for _, c := range allCommands(root) {
 		if c.HasSubCommands() && c != root && c.RunE == nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/pprof"
-	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -93,7 +91,7 @@ func serve(cmd *cobra.Command, log *slog.Logger) error {
 	// The first reading has just been proved; a reload reads again.
 	first := cfg
 	e := engine.New(engine.Options{
-		ConfigPath: l.Path, Logger: log, Version: version(), Builtin: l.Command,
+		ConfigPath: l.Path, Logger: log, Version: version(), Builtin: l.Command, MailSettings: mailSettings,
 		Load: func(ctx context.Context) (*config.Config, error) {
 			if cfg := first; cfg != nil {
 				first = nil
@@ -209,7 +207,7 @@ func greet(out io.Writer, path string, cfg *config.Config, made []account) {
 		fmt.Fprintf(w, "  %s\t%s\t%s\n", l.Name, strings.Join(l.Address, ", "), about(l))
 	}
 	for _, m := range mailboxListeners(cfg) {
-		fmt.Fprintf(w, "  %s\t%s\tto read mail\n", m.protocol, strings.Join(m.Address, ", "))
+		fmt.Fprintf(w, "  %s\t%s\tto read mail%s\n", m.protocol, strings.Join(m.Address, ", "), inTLS(m.Implicit, m.CertFile != ""))
 	}
 	if cfg.Admin.Listen != "" {
 		fmt.Fprintf(w, "  console\thttp://%s/\tmetrics, health, and a page to look at\n", cfg.Admin.Listen)
@@ -221,31 +219,12 @@ func greet(out io.Writer, path string, cfg *config.Config, made []account) {
 		fmt.Fprintf(w, "  %s\t%s\n", a.name, a.password)
 	}
 	if to := exampleRecipient(cfg, made); to != "" {
-		fmt.Fprintf(w, "try, in another terminal:\n  mta send -to %s    mta queue list    mta status    mta mail list\n", to)
-	}
-}
-
-// mailboxListener is where mail is read.
-type mailboxListener struct {
-	protocol string
-	Address  []string
-}
-
-// mailboxListeners are those of the plugins "builtin:maildir".
-func mailboxListeners(cfg *config.Config) (list []mailboxListener) {
-	for _, p := range cfg.Plugins {
-		var c struct{ IMAP, POP3 []mailboxListener }
-		if p.Builtin() != "maildir" || json.Unmarshal(p.Config, &c) != nil {
-			continue
+		fmt.Fprintf(w, "try, in another terminal:\n  mta send -to %s    mta queue list    mta status", to)
+		if len(mailboxListeners(cfg)) > 0 {
+			fmt.Fprintf(w, "    mta mail list -user %s", to)
 		}
-		for protocol, blocks := range map[string][]mailboxListener{"imap": c.IMAP, "pop3": c.POP3} {
-			for _, b := range blocks {
-				list = append(list, mailboxListener{protocol, b.Address})
-			}
-		}
+		fmt.Fprintln(w)
 	}
-	slices.SortFunc(list, func(a, b mailboxListener) int { return strings.Compare(a.protocol, b.protocol) })
-	return list
 }
 
 // exampleRecipient is an address that a line to try can name.
@@ -268,14 +247,19 @@ func about(l *config.Listener) string {
 	if l.Protocol == "lmtp" {
 		text = "LMTP"
 	}
-	switch {
-	case l.Implicit:
-		text += ", TLS from the first byte"
-	case l.TLS != "":
-		text += ", STARTTLS"
-	}
+	text += inTLS(l.Implicit, l.TLS != "")
 	if l.Auth != "" {
 		text += ", login wanted"
 	}
 	return text
+}
+
+func inTLS(implicit, possible bool) string {
+	switch {
+	case implicit:
+		return ", TLS from the first byte"
+	case possible:
+		return ", STARTTLS"
+	}
+	return ""
 }

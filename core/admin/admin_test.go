@@ -242,7 +242,7 @@ func TestPages(t *testing.T) {
 	m := NewMetrics(f.Status)
 	m.Observe(event.Event{Name: event.MessageQueued, Listener: "mx", Size: 100})
 	m.Observe(event.Event{Name: event.SessionRefused, Listener: "mx", Reply: "550 5.7.1 no"})
-	h := Pages(f, m)
+	h := Pages(f, m, func() MailSettings { return MailSettings{} })
 	get := func(path string) (int, string) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
@@ -301,7 +301,7 @@ func TestPluginMetrics(t *testing.T) {
 		report("leak", fmt.Sprint("n", i), false, 1, i < maxPluginSeries)
 	}
 	w := httptest.NewRecorder()
-	Pages(f, m).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	Pages(f, m, func() MailSettings { return MailSettings{} }).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, want := range []string{"\nmta_plugin_grey_list_waiting_total 5\n", "\nmta_plugin_grey_list_open 1.5\n", "\nmta_plugin_leak_n99 1\n", "mta_plugin_calls_total{"} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("metrics (%d) lack %q", w.Code, want)

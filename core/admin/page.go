@@ -22,7 +22,9 @@ const pageMessages = 50
 // Pages serves what may be looked at without a password: /metrics for Prometheus, /healthz (the process answers), /readyz
 // (it can do its work; otherwise 503 and why), and a page with the status and the oldest queued messages at /. It changes
 // nothing, whatever is asked.
-func Pages(s Server, m *Metrics) http.Handler {
+//
+// Mail programs find their settings here too, see Autoconfig; settings is called for each that asks.
+func Pages(s Server, m *Metrics, settings func() MailSettings) http.Handler {
 	page := template.Must(template.New("page").Funcs(template.FuncMap{
 		"ago": func(t time.Time) string { return Ago(time.Since(t)) }, "until": func(t time.Time) string { return Ago(time.Until(t)) },
 		"bytes": Bytes, "join": strings.Join,
@@ -37,6 +39,9 @@ func Pages(s Server, m *Metrics) http.Handler {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	for _, path := range []string{autoconfigPath, autoconfigKnownPath} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { serveAutoconfig(w, r, settings()) })
+	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { showPage(w, r, s, page) })
 	return secured(mux)
 }

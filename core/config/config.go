@@ -197,7 +197,7 @@ type Bounce struct {
 // Admin is how the commands and the console reach the server.
 type Admin struct {
 	Socket string `hcl:"socket" is:"path" computed:"admin.sock in data_dir" doc:"the mta commands speak here"`
-	Listen string `hcl:"listen" is:"listen" doc:"a page to look at, /metrics, /healthz and /readyz; none without it"`
+	Listen string `hcl:"listen" is:"listen" doc:"a page to look at, /metrics, /healthz, /readyz and the settings that mail programs ask for; none without it"`
 }
 
 // DNS is where names are looked up.

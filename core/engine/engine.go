@@ -44,6 +44,8 @@ type Options struct {
 	// Builtin is the command that runs a built-in plugin: our own program and its first arguments, to which the
 	// plugin's name is added.
 	Builtin []string
+	// MailSettings are what mail programs are told about a configuration; nil: nothing.
+	MailSettings func(*config.Config) admin.MailSettings
 }
 
 // Engine is a server.
@@ -279,8 +281,17 @@ func (e *Engine) openAdmin(cfg *config.Config) error {
 	if l, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
 		return fmt.Errorf("admin.listen: %w", inWords(err))
 	}
-	e.serve(l, admin.Pages(e, e.metrics))
+	e.serve(l, admin.Pages(e, e.metrics, e.mailSettings))
 	return nil
+}
+
+// mailSettings are those of the configuration in force.
+func (e *Engine) mailSettings() admin.MailSettings {
+	g := e.current.Load()
+	if g == nil || e.options.MailSettings == nil {
+		return admin.MailSettings{}
+	}
+	return e.options.MailSettings(g.cfg)
 }
 
 // lastAnswers is how long requests to the admin room that are being answered may take when the server stops.

@@ -39,6 +39,7 @@ func (m *Maildir) Listen(cfg Config, host any) error {
 		log = slog.New(slog.DiscardHandler)
 	}
 	m.boxes = box.New(m.host, m.openRoot, log)
+	m.boxes.Limit(m.quota)
 	for _, c := range cfg.IMAP {
 		if err := m.serve(c, imap.Refuse, log, func(g *gate.Gate) server { return imap.Serve(g, guard, m.boxes, log) }); err != nil {
 			return err

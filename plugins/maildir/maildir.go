@@ -29,6 +29,7 @@ import (
 	"github.com/pabal-mta/mta/plugins/maildir/box"
 	"github.com/pabal-mta/mta/plugins/maildir/gate"
 	"github.com/pabal-mta/mta/sdk/mail"
+	"github.com/pabal-mta/mta/sdk/schema"
 )
 
 // maxParallel bounds how many recipients of one message are written at once: their syncs overlap, the disk is not flooded.
@@ -42,6 +43,9 @@ type Config struct {
 	Separator  string            `mta:"separator,optional" default:"+" doc:"ann+anything@example.com goes to ann@example.com; empty: it does not"`
 	Postmaster string            `mta:"postmaster,optional" doc:"who gets mail for postmaster where that is neither account nor alias; the first account unless set"`
 
+	Quota     schema.Size `mta:"quota,optional" doc:"the most that the messages of one account may have, in all folders, such as 2GiB; no bound unless set"`
+	OverQuota string      `mta:"over_quota,optional" default:"tempfail" oneof:"tempfail reject" doc:"what comes for a full mailbox is kept in the queue and tried again (452), or refused for good (552)"`
+
 	IMAP []gate.Config `mta:"imap,block" doc:"a listener for IMAP; none: no IMAP. Implicit TLS and STARTTLS are two blocks"`
 	POP3 []gate.Config `mta:"pop3,block" doc:"a listener for POP3; none: no POP3"`
 }
@@ -53,6 +57,8 @@ type Maildir struct {
 	log    *slog.Logger
 	host   string
 	stored *stored
+	quota  *box.Quota
+	full   mail.Reply    // the answer when a mailbox is full
 	tries  atomic.Uint64 // makes the names in tmp differ
 
 	boxes   *box.Store // what IMAP and POP3 show; nil without listeners
@@ -65,7 +71,10 @@ func New(cfg Config, log *slog.Logger) (*Maildir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("path: %w", err)
 	}
-	m := &Maildir{path: path, log: log, host: hostPart(), stored: newStored(time.Now())}
+	m := &Maildir{path: path, log: log, host: hostPart(), stored: newStored(time.Now()), quota: box.NewQuota(int64(cfg.Quota)), full: replyFull}
+	if cfg.OverQuota == "reject" {
+		m.full = replyFullForGood
+	}
 	if m.names, err = newNames(cfg, m.exists); err != nil {
 		return nil, err
 	}
@@ -83,12 +92,14 @@ func hostPart() string {
 
 // The answers of the store. None names a file of ours (the log does).
 var (
-	replyStored    = mail.NewReply(250, "2.0.0", "stored in the mailbox")
-	replyUnknown   = mail.NewReply(550, "5.1.1", "there is no such mailbox here")
-	replyFull      = mail.NewReply(452, "4.2.2", "the mailbox is full")
-	replyNoSpace   = mail.NewReply(452, "4.3.1", "the mail store is full")
-	replyTrouble   = mail.NewReply(451, "4.3.0", "the mail store has trouble, try again later")
-	replyElsewhere = mail.NewReply(451, "4.3.5", "this address has become an alias for one elsewhere")
+	replyStored      = mail.NewReply(250, "2.0.0", "stored in the mailbox")
+	replyUnknown     = mail.NewReply(550, "5.1.1", "there is no such mailbox here")
+	replyFull        = mail.NewReply(452, "4.2.2", "the mailbox is full")
+	replyFullForGood = mail.NewReply(552, "5.2.2", "the mailbox is full")
+	replyTooLarge    = mail.NewReply(552, "5.3.4", "the message is larger than the mailbox may be")
+	replyNoSpace     = mail.NewReply(452, "4.3.1", "the mail store is full")
+	replyTrouble     = mail.NewReply(451, "4.3.0", "the mail store has trouble, try again later")
+	replyElsewhere   = mail.NewReply(451, "4.3.5", "this address has become an alias for one elsewhere")
 )
 
 // Store puts the message into the mailbox of each recipient.
@@ -135,8 +146,13 @@ func (m *Maildir) store(ctx context.Context, d *mail.Delivery, to mail.Address) 
 
 // trouble is the answer to an error, which goes to the log.
 func (m *Maildir) trouble(d *mail.Delivery, to mail.Address, err error) mail.Reply {
-	if errors.Is(err, errName) {
+	switch {
+	case errors.Is(err, errName):
 		return replyUnknown
+	case errors.Is(err, box.ErrQuota) && !m.quota.Fits(d.Content.Size()):
+		return replyTooLarge
+	case errors.Is(err, box.ErrQuota):
+		return m.full
 	}
 	if m.log != nil {
 		m.log.Warn("a message could not be stored", "id", d.ID, "to", to.String(), "error", err)
@@ -171,8 +187,12 @@ func (m *Maildir) deliver(ctx context.Context, d *mail.Delivery, to mail.Address
 			return err
 		}
 	}
+	if err := m.quota.Take(rel, f.root, d.Content.Size()); err != nil {
+		return err
+	}
 	head, rest := underReturnPath(d.From, to, d.Content)
 	if err := f.deliver(ctx, name, m.tries.Add(1), head, rest); err != nil {
+		m.quota.Add(rel, -d.Content.Size())
 		return err
 	}
 	m.stored.add(key, d.Time)

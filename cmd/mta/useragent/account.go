@@ -37,7 +37,8 @@ type Account struct {
 	PasswordCommand string   `hcl:"password_command,optional"`
 
 	Insecure  bool                   // take any certificate
-	SubmitTLS string                 // where it is not TLS
+	IMAPTLS   string                 // where it is not TLS
+	SubmitTLS string                 // the same
 	Ask       func() (string, error) // asks a person; nil when there is none to ask
 	password  string
 }
@@ -77,7 +78,7 @@ func LoadAccount(path string, must bool) (*Account, error) {
 func (a *Account) Or(b Account) {
 	for _, pair := range [][2]*string{
 		{&a.Address, &b.Address}, {&a.Name, &b.Name}, {&a.User, &b.User}, {&a.IMAP, &b.IMAP}, {&a.Submit, &b.Submit},
-		{&a.TLS, &b.TLS}, {&a.SubmitTLS, &b.SubmitTLS}, {&a.PasswordCommand, &b.PasswordCommand},
+		{&a.TLS, &b.TLS}, {&a.IMAPTLS, &b.IMAPTLS}, {&a.SubmitTLS, &b.SubmitTLS}, {&a.PasswordCommand, &b.PasswordCommand},
 	} {
 		*pair[0] = cmp.Or(*pair[0], *pair[1])
 	}

@@ -2,6 +2,7 @@ package useragent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,7 @@ func (a *Account) Mailbox(ctx context.Context) (*Mailbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := a.connectMailbox(ctx, chooseWay(a.TLS, a.IMAP))
+	b, err := a.connectMailbox(ctx, chooseWay(cmp.Or(a.IMAPTLS, a.TLS), a.IMAP))
 	if err != nil {
 		return nil, err
 	}

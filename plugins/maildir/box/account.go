@@ -57,10 +57,14 @@ type Store struct {
 	open  Opener
 	host  string
 	log   *slog.Logger
+	quota *Quota
 	files atomic.Uint64 // makes the names of new files differ
+
+	kept atomic.Int64 // bytes, see Keep
 
 	mu       sync.Mutex
 	accounts map[string]*Account
+	idle     []*Account // that nobody has open, see linger.go; the oldest first
 }
 
 // New makes a store. Host is our name in file names.
@@ -73,7 +77,8 @@ type Account struct {
 	store  *Store
 	key    string
 	root   *os.Root
-	refs   int // guarded by the store
+	refs   int         // guarded by the store
+	expiry *time.Timer // of an idle one; guarded by the store
 	memory memory
 
 	mu    sync.Mutex
@@ -88,7 +93,7 @@ func (s *Store) Account(name string) (*Account, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if a := s.accounts[key]; a != nil {
+	if a := s.accounts[key]; a != nil && s.revive(a, root) {
 		_ = root.Close() // nothing can be lost
 		a.refs++
 		return a, nil
@@ -105,11 +110,9 @@ func (a *Account) Key() string { return a.key }
 func (a *Account) Close() {
 	a.store.mu.Lock()
 	defer a.store.mu.Unlock()
-	if a.refs--; a.refs > 0 {
-		return
+	if a.refs--; a.refs == 0 {
+		a.store.rest(a)
 	}
-	delete(a.store.accounts, a.key)
-	_ = a.root.Close() // nothing can be lost
 }
 
 // Delivered tells the sessions of an account that its inbox has new mail.
@@ -263,8 +266,8 @@ func (m *Mailbox) Close() {
 	a := m.account
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if m.refs--; m.refs == 0 && a.boxes[m.dir] == m {
-		delete(a.boxes, m.dir)
+	if m.refs--; m.refs == 0 {
+		a.thin(m)
 	}
 }
 

@@ -40,8 +40,15 @@ func (m *Mailbox) Append(r io.Reader, flags Flags, date time.Time) (Placed, erro
 			return Placed{}, err
 		}
 	}
+	if err := m.account.take(size, false); err != nil {
+		return Placed{}, err
+	}
 	name += fmt.Sprintf(",S=%d,W=%d", size, wire)
-	return m.place([]placing{{tmp, name, flags}})
+	p, err := m.place([]placing{{tmp, name, flags}})
+	if err != nil {
+		m.account.give(size)
+	}
+	return p, err
 }
 
 // spool writes a message to tmp, with LF unless that would change it. It returns the size of the file, and with CRLF.
@@ -186,9 +193,11 @@ func (m *Mailbox) publish(files []placing) (added []*Message, err error) {
 }
 
 // Copy puts messages into another folder, flags and dates as they are; all of them or none. Those that have been removed
-// meanwhile are left out: from says which were copied.
-func (m *Mailbox) Copy(msgs []*Message, dest *Mailbox) (p Placed, from []*Message, err error) {
+// meanwhile are left out: from says which were copied. What is moved, which means that it will be removed here, is not
+// refused for a lack of room.
+func (m *Mailbox) Copy(msgs []*Message, dest *Mailbox, moving bool) (p Placed, from []*Message, err error) {
 	var files []placing
+	var size int64
 	defer func() {
 		for _, f := range files {
 			_ = m.root().Remove(f.tmp) // there only if it has not gone to cur
@@ -203,11 +212,17 @@ func (m *Mailbox) Copy(msgs []*Message, dest *Mailbox) (p Placed, from []*Messag
 			return Placed{}, nil, err
 		}
 		files, from = append(files, f), append(from, msg)
+		size += m.bytesOf(msg)
 	}
 	if len(files) == 0 {
 		return Placed{}, nil, nil
 	}
-	p, err = dest.place(files)
+	if err := m.account.take(size, moving); err != nil {
+		return Placed{}, nil, err
+	}
+	if p, err = dest.place(files); err != nil {
+		m.account.give(size)
+	}
 	return p, from, err
 }
 

@@ -1,6 +1,7 @@
 package box
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -37,6 +39,8 @@ type Message struct {
 	mod   uint64 // the change of the mailbox that changed it last
 	scan  uint32 // the last scan that saw it
 	gone  bool
+	kept  any // see Keep
+	extra int64
 	size  int64 // with CRLF; 0: not known yet
 	date  time.Time
 }
@@ -44,8 +48,10 @@ type Message struct {
 // Mailbox is an open folder, shared by all its sessions.
 type Mailbox struct {
 	account *Account
-	dir     string // "." or ".Sent"
-	refs    int    // guarded by the account
+	dir     string       // "." or ".Sent"
+	refs    int          // guarded by the account
+	count   atomic.Int64 // messages
+	kept    atomic.Int64 // bytes, see Keep
 
 	mu       sync.Mutex
 	msgs     []*Message // by UID
@@ -146,6 +152,7 @@ func (m *Mailbox) Changed() <-chan struct{} {
 // found is a file that a scan has met and that no message in memory has.
 type found struct {
 	name, sub, info string
+	second          int64 // that the name begins with
 }
 
 // scanLocked reads the folder and gives UIDs to what is new in it.
@@ -203,7 +210,7 @@ func (m *Mailbox) list() ([]found, error) {
 	var fresh []found
 	seen := make(map[string]bool)
 	for _, sub := range []string{"new", "cur"} {
-		d, err := m.root().Open(path.Join(m.dir, sub))
+		d, err := openDir(m.root(), path.Join(m.dir, sub))
 		if err != nil {
 			return nil, err
 		}
@@ -227,6 +234,24 @@ func (m *Mailbox) list() ([]found, error) {
 	return fresh, nil
 }
 
+// openDir opens a folder to be listed with the types of its entries, and nothing else of them. A file that a root has opened
+// asks the disk about each entry, which is most of the time that a large folder takes; a second descriptor does not.
+func openDir(root *os.Root, name string) (*os.File, error) {
+	d, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fd, err := syscall.Dup(int(d.Fd()))
+	if err != nil {
+		return nil, &os.PathError{Op: "dup", Path: name, Err: err}
+	}
+	syscall.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), name), nil
+}
+
 func parseName(e os.DirEntry, sub string) (found, bool) {
 	name := e.Name()
 	if name[0] == '.' || !e.Type().IsRegular() {
@@ -236,7 +261,7 @@ func parseName(e os.DirEntry, sub string) (found, bool) {
 	if i := strings.LastIndexByte(name, ':'); i > 0 {
 		base, info = name[:i], name[i:]
 	}
-	return found{base, sub, info}, true
+	return found{base, sub, info, second(base)}, true
 }
 
 // see brings a message up to date with its file, and says whether there is one of that name.
@@ -319,6 +344,7 @@ func (m *Mailbox) add(added []*Message) {
 		m.byName[msg.name] = msg
 	}
 	m.msgs = append(m.msgs, added...)
+	m.count.Store(int64(len(m.msgs)))
 	byUID := func(a, b *Message) int { return int(int64(a.UID) - int64(b.UID)) }
 	if !slices.IsSortedFunc(m.msgs, byUID) {
 		m.msgs = slices.SortedFunc(slices.Values(m.msgs), byUID)
@@ -350,23 +376,18 @@ func (m *Mailbox) remove(gone []*Message) {
 	m.mod++
 	for _, msg := range gone {
 		msg.gone, msg.mod = true, m.mod
+		m.release(msg)
 		if m.byName[msg.name] == msg {
 			delete(m.byName, msg.name)
 		}
 	}
 	m.msgs = slices.DeleteFunc(slices.Clone(m.msgs), func(msg *Message) bool { return msg.gone })
+	m.count.Store(int64(len(m.msgs)))
 }
 
 // compareAge orders files by the second that their name begins with, then by name.
 func compareAge(a, b found) int {
-	x, y := second(a.name), second(b.name)
-	if x != y {
-		if x < y {
-			return -1
-		}
-		return 1
-	}
-	return strings.Compare(a.name, b.name)
+	return cmp.Or(cmp.Compare(a.second, b.second), strings.Compare(a.name, b.name))
 }
 
 func second(name string) int64 {

@@ -394,6 +394,7 @@ func (m *Mailbox) Remove(msgs []*Message) error {
 		err := m.onFile(msg, m.root().Remove)
 		switch {
 		case err == nil:
+			m.account.give(m.bytesOf(msg))
 			gone = append(gone, msg)
 		case !errors.Is(err, ErrGone) && first == nil:
 			first = err

@@ -118,8 +118,22 @@ func (c *Conn) Hold() (flush func() error) {
 		c.out.Lock()
 		defer c.out.Unlock()
 		c.held--
-		return c.flush()
+		err := c.flush()
+		if c.held == 0 {
+			c.buffer = nil // a session that waits holds nothing
+		}
+		return err
 	}
+}
+
+// SetWriteDeadline sets it. While what is written is gathered there is nothing that it could bound; flush sets its own.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.out.Lock()
+	defer c.out.Unlock()
+	if c.held > 0 {
+		return nil
+	}
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // Write writes, or gathers.
@@ -135,7 +149,11 @@ func (c *Conn) Write(b []byte) (int, error) {
 		}
 	}
 	if len(b) > flushAt {
+		_ = c.Conn.SetWriteDeadline(time.Now().Add(time.Minute)) // the write tells what is wrong
 		return c.Conn.Write(b)
+	}
+	if c.buffer == nil {
+		c.buffer = make([]byte, 0, flushAt)
 	}
 	c.buffer = append(c.buffer, b...)
 	return len(b), nil
@@ -147,7 +165,7 @@ func (c *Conn) flush() error {
 	}
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(time.Minute)) // the write tells what is wrong
 	_, err := c.Conn.Write(c.buffer)
-	c.buffer = nil
+	c.buffer = c.buffer[:0]
 	return err
 }
 

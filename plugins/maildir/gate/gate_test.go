@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -90,4 +91,59 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %v", want, p)
 		}
 	}
+}
+
+// TestSlowClient: one byte a second, and nothing at all, end after the time for a login; who is in may take longer.
+func TestSlowClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &Gate{cfg: Config{ConnectionsPerLogin: 1}, byIP: make(map[netip.Addr]int), accounts: make(map[string]int)}
+		for name, c := range map[string]struct {
+			every time.Duration
+			in    bool
+			ends  bool
+		}{"a byte a second": {time.Second, false, true}, "silence": {time.Hour, false, true}, "logged in": {time.Second, true, false}} {
+			client, server := net.Pipe()
+			conn := newConn(server, g, netip.AddrPort{})
+			if c.in && (!conn.Enter("ann") || conn.SetReadDeadline(time.Time{}) != nil) {
+				t.Fatal("no way in")
+			}
+			done := make(chan struct{})
+			go func() {
+				for {
+					select {
+					case <-time.After(c.every):
+						_, _ = client.Write([]byte("x")) // until the server closes
+					case <-done:
+						return
+					}
+				}
+			}()
+			start := time.Now()
+			var err error
+			for err == nil && time.Since(start) < 2*loginTime {
+				_, err = conn.Read(make([]byte, 10))
+			}
+			if took := time.Since(start); (err != nil) != c.ends || c.ends && took > loginTime {
+				t.Errorf("%s: %v after %v", name, err, took)
+			}
+			close(done)
+			client.Close()
+			server.Close()
+			synctest.Wait()
+		}
+	})
+}
+
+// TestWrongLoginsLookAlike: the time that an answer takes tells nothing about what was wrong.
+func TestWrongLoginsLookAlike(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, slow := range []time.Duration{0, 300 * time.Millisecond} { // no such account, and a hash that was compared
+			g := NewGuard(auth(func() error { time.Sleep(slow); return mail.ErrBadLogin }))
+			start := time.Now()
+			_, err := g.Login(t.Context(), from("192.0.2.1"))
+			if took := time.Since(start); !errors.Is(err, mail.ErrBadLogin) || took != firstDelay {
+				t.Errorf("%v, %v", err, took)
+			}
+		}
+	})
 }

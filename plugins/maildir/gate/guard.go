@@ -55,6 +55,7 @@ func (g *Guard) Login(ctx context.Context, login mail.Login) (mail.Identity, err
 	if g.count(place, 0) >= maxFailures {
 		return mail.Identity{}, ErrTooMany
 	}
+	start := time.Now()
 	asking, cancel := context.WithTimeout(ctx, authTime)
 	defer cancel()
 	identity, err := g.auth.Authenticate(asking, login)
@@ -63,7 +64,7 @@ func (g *Guard) Login(ctx context.Context, login mail.Login) (mail.Identity, err
 	}
 	n := g.count(place, 1)
 	select {
-	case <-time.After(min(firstDelay<<min(n-1, 10), longestDelay)):
+	case <-time.After(min(firstDelay<<min(n-1, 10), longestDelay) - time.Since(start)): // so that it does not tell what was compared
 	case <-ctx.Done():
 	}
 	return mail.Identity{}, mail.ErrBadLogin

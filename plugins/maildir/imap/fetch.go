@@ -55,7 +55,6 @@ func (s *session) Fetch(w *imapserver.FetchWriter, set imap.NumSet, options *ima
 func (f *fetch) plan() {
 	o := f.options
 	f.load = o.BodyStructure != nil || len(o.BinarySection)+len(o.BinarySectionSize) > 0
-	f.header = o.Envelope
 	for _, b := range o.BodySection {
 		if len(b.Part) == 0 && b.Specifier == imap.PartSpecifierHeader {
 			f.header = true
@@ -75,6 +74,7 @@ type content struct {
 	size   int64
 	date   time.Time
 	whole  *box.Part // nil unless needed
+	about  *imap.Envelope
 	all    []byte
 	header []byte
 	binary [][]byte
@@ -84,7 +84,7 @@ type content struct {
 // message answers for one message. Broken says that the connection can't be used any more.
 func (f *fetch) message(seq uint32) (broken bool, err error) {
 	msg := f.view.At(seq)
-	if !f.load && !f.header && f.view.Gone(msg) {
+	if !f.load && !f.header && f.view.Gone(msg) { // nothing else would notice
 		return false, box.ErrGone
 	}
 	c, free, err := f.read(msg)
@@ -122,11 +122,35 @@ func (f *fetch) read(msg *box.Message) (c *content, free func(), err error) {
 			return nil, nil, err
 		}
 	}
-	if err := f.measure(msg, c); err != nil {
+	err = f.envelope(msg, c)
+	if err == nil {
+		err = f.measure(msg, c)
+	}
+	if err != nil {
 		free()
 		return nil, nil, err
 	}
 	return c, free, nil
+}
+
+// envelope finds what the header tells, which mail programs ask for of every message again and again: it is kept.
+func (f *fetch) envelope(msg *box.Message, c *content) (err error) {
+	if !f.options.Envelope {
+		return nil
+	}
+	var known bool
+	if c.about, known = f.folder.Kept(msg).(*imap.Envelope); known {
+		return nil
+	}
+	header := c.header
+	if header == nil {
+		if header, err = f.folder.LoadHeader(msg); err != nil {
+			return err
+		}
+	}
+	c.about = envelope(header)
+	f.folder.Keep(msg, c.about, sizeOf(c.about))
+	return nil
 }
 
 func (f *fetch) measure(msg *box.Message, c *content) (err error) {
@@ -172,7 +196,7 @@ func (f *fetch) write(seq uint32, msg *box.Message, c *content, flags bool) erro
 		w.WriteRFC822Size(c.size)
 	}
 	if o.Envelope {
-		w.WriteEnvelope(envelope(c.header))
+		w.WriteEnvelope(c.about)
 	}
 	if o.BodyStructure != nil {
 		w.WriteBodyStructure(structure(c.whole))

@@ -72,6 +72,8 @@ func (s *session) answer(doing string, err error) error {
 		return no(imap.ResponseCodeLimit, err.Error())
 	case errors.Is(err, box.ErrGone):
 		return no("EXPUNGEISSUED", "Some messages have been removed")
+	case errors.Is(err, box.ErrQuota):
+		return no(imap.ResponseCodeOverQuota, "The mailbox is full; remove something first")
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return no(imap.ResponseCodeOverQuota, "The mail store is full")
 	}
@@ -338,17 +340,17 @@ func (s *session) dest(name string) (*box.Mailbox, error) {
 func (s *session) Copy(set imap.NumSet, name string) (*imap.CopyData, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	data, _, err := s.copy(set, name)
+	data, _, err := s.copy(set, name, false)
 	return data, err
 }
 
-func (s *session) copy(set imap.NumSet, name string) (*imap.CopyData, []*box.Message, error) {
+func (s *session) copy(set imap.NumSet, name string, moving bool) (*imap.CopyData, []*box.Message, error) {
 	m, err := s.dest(name)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer m.Close()
-	placed, from, err := s.folder.Copy(s.messages(set), m)
+	placed, from, err := s.folder.Copy(s.messages(set), m, moving)
 	if err != nil {
 		return nil, nil, s.answer("copying", err)
 	}
@@ -370,7 +372,7 @@ func (s *session) Move(w *imapserver.MoveWriter, set imap.NumSet, name string) e
 	if s.readOnly {
 		return no(imap.ResponseCodeNoPerm, "The folder is open for reading only")
 	}
-	data, from, err := s.copy(set, name)
+	data, from, err := s.copy(set, name, true)
 	if err != nil || data == nil {
 		return err
 	}

@@ -92,6 +92,20 @@ func envelope(header []byte) *imap.Envelope {
 	return e
 }
 
+// sizeOf returns about how many bytes an envelope takes.
+func sizeOf(e *imap.Envelope) int64 {
+	n := 400 + len(e.Subject) + len(e.MessageID)
+	for _, id := range e.InReplyTo {
+		n += 16 + len(id)
+	}
+	for _, list := range [][]imap.Address{e.From, e.Sender, e.ReplyTo, e.To, e.Cc, e.Bcc} {
+		for _, a := range list {
+			n += 48 + len(a.Name) + len(a.Mailbox) + len(a.Host)
+		}
+	}
+	return int64(n)
+}
+
 func first(list []string) string {
 	if len(list) == 0 {
 		return ""

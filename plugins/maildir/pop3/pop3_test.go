@@ -356,3 +356,24 @@ func FuzzDots(f *testing.F) {
 		}
 	})
 }
+
+// TestDots: what a message holds can't be taken for the end of it, whatever a client thinks to be the end of a line.
+func TestDots(t *testing.T) {
+	for message, want := range map[string]string{
+		"":                         ".\r\n",
+		".":                        "..\r\n.\r\n",
+		".\r\n":                    "..\r\n.\r\n",
+		"a\r\n.b\r\n..\r\n":        "a\r\n..b\r\n...\r\n.\r\n",
+		"a":                        "a\r\n.\r\n",
+		"a\n.b\r\n":                "a\n.b\r\n.\r\n",
+		"a\n.\n+OK faked\r\n":      "a\n..\n+OK faked\r\n.\r\n",
+		"a\n.\r\n+OK faked\r\n":    "a\n..\r\n+OK faked\r\n.\r\n",
+		"a\r\r\n.\r\n":             "a\r\r\n..\r\n.\r\n",
+		"binary \x00\n\n.\n. \r\n": "binary \x00\n\n..\n. \r\n.\r\n",
+	} {
+		var b bytes.Buffer
+		if writeDotted(&b, []byte(message)); b.String() != want {
+			t.Errorf("%q goes as %q, not %q", message, b.String(), want)
+		}
+	}
+}

@@ -401,27 +401,34 @@ func topOf(b []byte, lines int) []byte {
 	return b[:at]
 }
 
-// writeDotted writes lines with a dot before each dot that begins one, and the dot that ends them (RFC 1939, 3). A lone LF,
-// which only messages that are kept byte for byte have, ends no line.
+// writeDotted writes lines with a dot before each dot that begins one, and the dot that ends them (RFC 1939, 3). A lone LF
+// does not end a line and is kept: it may stand in a binary part. But many clients think that it does, and for them a dot
+// alone on such a line would be the end, and what follows it our answers. That dot gets another one for everybody.
 func writeDotted(w io.Writer, b []byte) {
-	crlf := false
-	for first := true; len(b) > 0; first = false {
-		if b[0] == '.' && (first || crlf) {
+	crlf := true // what comes begins a line
+	for len(b) > 0 {
+		if b[0] == '.' && (crlf || isAlone(b)) {
 			fmt.Fprint(w, ".")
 		}
-		i := bytes.Index(b, []byte("\r\n"))
+		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
 			_, _ = w.Write(b) // the flush tells what is wrong
 			crlf = false
 			break
 		}
-		_, _ = w.Write(b[:i+2])
-		b, crlf = b[i+2:], true
+		_, _ = w.Write(b[:i+1])
+		crlf = i > 0 && b[i-1] == '\r'
+		b = b[i+1:]
 	}
 	if !crlf {
 		fmt.Fprint(w, "\r\n")
 	}
 	fmt.Fprint(w, ".\r\n")
+}
+
+// isAlone says whether a line that begins with a dot has nothing else.
+func isAlone(b []byte) bool {
+	return len(b) > 1 && b[1] == '\n' || len(b) > 2 && b[1] == '\r' && b[2] == '\n'
 }
 
 func (s *session) dele(c command) {
