@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/pabal-mta/mta/core/badgerfiles"
 )
 
 func TestDiskGuard(t *testing.T) {
@@ -341,7 +343,7 @@ func TestFilesThatAKillLeftEmpty(t *testing.T) {
 	rec := add(t, q, message(pattern(1, 5000), "bob@example.net"))
 	closeQueue(t, q)
 	leaveEmpty := func() {
-		for _, name := range []string{memName(90), logName(90)} {
+		for _, name := range []string{badgerfiles.MemName(90), badgerfiles.LogName(90)} {
 			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
