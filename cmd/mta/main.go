@@ -104,8 +104,9 @@ const rootHelp = `Pabal MTA: mail in, a queue that never loses it, mail out; the
   mta status                       the running server at a glance
   mta reload | stop                read mta.hcl again | stop in order
 
-  mta queue list|show|shape                          what waits
-  mta queue retry|hold|release|bounce|delete         change it, by -from -to -domain -state -older -id
+  mta queue list|show|shape                          what waits, by -from -to -domain -state -reply -older -id
+  mta queue retry|hold|release|bounce|delete         change it
+  mta queue check [-repair] | export|import DIR      prove it | keep it in files, move it
   mta explain ADDRESS [-from -ip -file]              what would become of a message, and why
   mta user add|password|list|remove                  accounts of the built-in plugin "users"
   mta plugin list|info|pin                           what runs, what a plugin is, and its SHA-256

@@ -22,7 +22,7 @@ import (
 
 func queueCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "queue", Short: "Look at the queue, and change it"}
-	cmd.AddCommand(queueList(), queueShow(), queueShape())
+	cmd.AddCommand(queueList(), queueShow(), queueShape(), queueCheck(), queueExport(), queueImport())
 	for verb, short := range map[admin.Verb]string{
 		admin.Retry:   "Try messages again now",
 		admin.Hold:    "Keep messages without trying them",
@@ -44,6 +44,7 @@ func selectors(cmd *cobra.Command) *admin.Selection {
 	f.StringVar(&sel.To, "to", "", "messages with this recipient")
 	f.StringVar(&sel.Domain, "domain", "", "messages with a recipient in this domain")
 	f.StringVar(&sel.State, "state", "", "waiting or held")
+	f.StringVar(&sel.Reply, "reply", "", "messages whose last reply for a recipient has this in it, such as 451 or greylist")
 	f.DurationVar(&sel.Older, "older", 0, "messages queued longer ago than this, such as 2h")
 	return sel
 }
@@ -76,17 +77,21 @@ func fromFiles(ctx context.Context, dir string, sel admin.Selection, fn func(adm
 }
 
 func queueList() *cobra.Command {
-	var asJSON bool
+	var asJSON, onlyCount bool
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List queued messages, the oldest first",
-		Example: "  mta queue list -domain example.com -older 4h\n  mta queue list -state held -json",
+		Example: "  mta queue list -domain example.com -older 4h\n  mta queue list -state held -json\n  mta queue list -reply 451 -count",
 		Args:    cobra.NoArgs,
 	}
 	sel := selectors(cmd)
 	cmd.Flags().IntVar(&sel.Limit, "limit", 0, "at most this many")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
+	cmd.Flags().BoolVar(&onlyCount, "count", false, "print only how many there are, and of what size")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if onlyCount {
+			return printCount(cmd, *sel, asJSON)
+		}
 		if asJSON {
 			enc := json.NewEncoder(cmd.OutOrStdout())
 			return listing(cmd, *sel, func(m admin.Message) error { return enc.Encode(m) })
@@ -120,6 +125,32 @@ func printList(cmd *cobra.Command, sel admin.Selection) error {
 		return nil
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s, %s\n", plural(n, "message"), admin.Bytes(size))
+	return nil
+}
+
+func printCount(cmd *cobra.Command, sel admin.Selection, asJSON bool) error {
+	var sum struct {
+		Messages   int   `json:"messages"`
+		Recipients int   `json:"recipients"` // still to be delivered
+		Bytes      int64 `json:"bytes"`
+	}
+	err := listing(cmd, sel, func(m admin.Message) error {
+		sum.Messages++
+		sum.Bytes += m.Size
+		for _, r := range m.Recipients {
+			if r.State == "pending" {
+				sum.Recipients++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(sum)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s for %s, %s\n", plural(sum.Messages, "message"), plural(sum.Recipients, "recipient"), admin.Bytes(sum.Bytes))
 	return nil
 }
 
@@ -237,40 +268,59 @@ func showMessage(out io.Writer, m admin.Message) {
 // shapeAges are the upper edges of the columns of `mta queue shape`.
 var shapeAges = []time.Duration{5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 12 * time.Hour, 48 * time.Hour}
 
+// shapeKeys are what `mta queue shape` can count by.
+var shapeKeys = map[string]func(m *admin.Message, r *admin.Recipient) string{
+	"domain":    func(_ *admin.Message, r *admin.Recipient) string { return domainOf(r.Address) },
+	"recipient": func(_ *admin.Message, r *admin.Recipient) string { return r.Address },
+	"sender":    func(m *admin.Message, _ *admin.Recipient) string { return cmp.Or(m.From, "<>") },
+	"from":      func(m *admin.Message, _ *admin.Recipient) string { return cmp.Or(domainOf(m.From), "<>") },
+	"reply":     func(_ *admin.Message, r *admin.Recipient) string { return cmp.Or(shorten(r.Reply, 70), "(not tried)") },
+	"state":     func(m *admin.Message, _ *admin.Recipient) string { return m.State },
+}
+
+func domainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
+
 func queueShape() *cobra.Command {
+	var by string
 	cmd := &cobra.Command{
-		Use:   "shape",
-		Short: "Show recipient domains against the age of what waits for them",
-		Args:  cobra.NoArgs,
+		Use:     "shape",
+		Short:   "Show recipient domains, senders or replies against the age of what waits",
+		Example: "  mta queue shape\n  mta queue shape -by reply -domain example.com",
+		Args:    cobra.NoArgs,
 	}
 	sel := selectors(cmd)
+	cmd.Flags().StringVar(&by, "by", "domain", "domain, recipient, sender, from (the sender's domain), reply, or state")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		key, ok := shapeKeys[by]
+		if !ok {
+			return usageError{fmt.Errorf("the queue has no shape by %q; there are domain, recipient, sender, from, reply and state", by)}
+		}
 		rows := map[string][]int{}
 		err := listing(cmd, *sel, func(m admin.Message) error {
 			for _, r := range m.Recipients {
 				if r.State != "pending" {
 					continue
 				}
-				domain := r.Address[strings.LastIndexByte(r.Address, '@')+1:]
-				if rows[domain] == nil {
-					rows[domain] = make([]int, len(shapeAges)+2)
+				row := key(&m, &r)
+				if rows[row] == nil {
+					rows[row] = make([]int, len(shapeAges)+2)
 				}
 				column, _ := slices.BinarySearch(shapeAges, time.Since(m.Received))
-				rows[domain][column+1]++
-				rows[domain][0]++
+				rows[row][column+1]++
+				rows[row][0]++
 			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		printShape(cmd.OutOrStdout(), rows)
+		printShape(cmd.OutOrStdout(), strings.ToUpper(by), rows)
 		return nil
 	}
 	return cmd
 }
 
-func printShape(out io.Writer, rows map[string][]int) {
+func printShape(out io.Writer, by string, rows map[string][]int) {
 	domains := make([]string, 0, len(rows))
 	for d := range rows {
 		domains = append(domains, d)
@@ -283,7 +333,7 @@ func printShape(out io.Writer, rows map[string][]int) {
 	for _, age := range shapeAges {
 		fmt.Fprintf(w, "< %s\t", admin.Ago(age))
 	}
-	fmt.Fprintln(w, "older\t  DOMAIN")
+	fmt.Fprintln(w, "older\t  "+by)
 	for _, d := range domains {
 		for _, n := range rows[d] {
 			fmt.Fprintf(w, "%d\t", n)
@@ -311,7 +361,7 @@ func queueVerb(verb admin.Verb, short string) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		sel.IDs = append(sel.IDs, args...)
 		if sel.Empty() && !all {
-			return usageError{fmt.Errorf("which messages? Give ids, selectors (-from -to -domain -state -older), or -all")}
+			return usageError{fmt.Errorf("which messages? Give ids, selectors (-from -to -domain -state -reply -older), or -all")}
 		}
 		if _, err := sel.Filter(); err != nil {
 			return usageError{err}

@@ -63,6 +63,12 @@ func showStatus(out io.Writer, s admin.Status) {
 	}
 	fmt.Fprintf(w, "queue\t%d waiting, %d being delivered, %d held; %s of disk free%s\n",
 		s.Queue.Waiting, s.Queue.Active, s.Queue.Held, admin.Bytes(s.Queue.FreeDisk), full)
+	if q := s.Queue; len(q.Problems) > 0 || q.Damaged > 0 || q.Missing > 0 {
+		fmt.Fprintf(w, "\tDAMAGED: %s can't be read, %d missing (mta queue check)\n", plural(int(q.Damaged), "message"), q.Missing)
+		for _, p := range q.Problems {
+			fmt.Fprintf(w, "\t%s\n", p)
+		}
+	}
 	for _, l := range s.Listeners {
 		fmt.Fprintf(w, "listener\t%s\t%s\t%s\n", l.Name, strings.Join(l.Address, ", "), plural(l.Sessions, "session"))
 	}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/pabal-mta/mta/core/archive"
 	"github.com/pabal-mta/mta/core/queue"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
@@ -42,6 +43,12 @@ type Server interface {
 	Content(id queue.ID) (*queue.Record, mail.Content, error)
 	// Explain tells what would become of a message. Its error is about the question.
 	Explain(ctx context.Context, q Question) (Explanation, error)
+	// Envelope is all that the queue knows of a message beside its content.
+	Envelope(id queue.ID) (archive.Envelope, error)
+	// Check reads every message and calls fn for each that is damaged.
+	Check(ctx context.Context, fn func(rec *queue.Record, damage error) error) (queue.Checked, error)
+	// Restore adds a message that was exported; see queue.Restore.
+	Restore(ctx context.Context, from string, rec *queue.Record, c mail.Content, lost bool) (*queue.Record, error)
 	// Act does the verb to the messages and returns how many it was done to.
 	Act(ctx context.Context, verb Verb, ids []queue.ID, reason string) (int, error)
 }
@@ -75,6 +82,10 @@ type QueueStatus struct {
 	Held     int   `json:"held"`
 	FreeDisk int64 `json:"free_disk"` // bytes
 	Full     bool  `json:"full"`      // below min_free: no new mail is taken
+
+	Damaged  int64    `json:"damaged,omitempty"`  // messages that can't be read
+	Missing  int64    `json:"missing,omitempty"`  // messages, at the least, that should be there and are not
+	Problems []string `json:"problems,omitempty"` // what of the queue's files is damaged
 }
 
 // SiteStatus is one destination.

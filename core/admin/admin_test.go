@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pabal-mta/mta/core/archive"
 	"github.com/pabal-mta/mta/core/event"
 	"github.com/pabal-mta/mta/core/queue"
 	"github.com/pabal-mta/mta/sdk/mail"
@@ -70,6 +73,29 @@ func (f *fake) List(_ context.Context, filter queue.Filter, fn func(*queue.Recor
 		}
 	}
 	return nil
+}
+
+func (f *fake) Envelope(id queue.ID) (archive.Envelope, error) {
+	if id != f.records[0].ID {
+		return archive.Envelope{}, queue.ErrNotFound
+	}
+	return archive.Of(f.records[0], "store"), nil
+}
+
+func (f *fake) Check(_ context.Context, fn func(*queue.Record, error) error) (queue.Checked, error) {
+	return queue.Checked{Messages: 2, Bytes: 7, Damaged: 1}, fn(f.records[2], queue.ErrDamaged)
+}
+
+func (f *fake) Restore(_ context.Context, from string, rec *queue.Record, c mail.Content, lost bool) (*queue.Record, error) {
+	b, err := io.ReadAll(mail.Reader(c))
+	if err != nil {
+		return nil, err
+	}
+	f.acted = append(f.acted, fmt.Sprintf("restore %s %s %s %v", from, rec.ID, b, lost))
+	if !lost {
+		return nil, queue.ErrRestored
+	}
+	return rec, nil
 }
 
 func (f *fake) Content(id queue.ID) (*queue.Record, mail.Content, error) {
@@ -351,3 +377,47 @@ type stopper struct {
 }
 
 func (s stopper) Stop() { s.stop() }
+
+func TestCheckAndEnvelopeAndImport(t *testing.T) {
+	f := newFake()
+	c := serve(t, f)
+	var damaged []string
+	checked, err := c.Check(t.Context(), func(m DamagedMessage) error { damaged = append(damaged, m.ID+" "+m.Damage); return nil })
+	if err != nil || checked != (queue.Checked{Messages: 2, Bytes: 7, Damaged: 1}) {
+		t.Errorf("%+v, %v", checked, err)
+	}
+	if want := f.records[2].ID.String() + " " + queue.ErrDamaged.Error(); len(damaged) != 1 || damaged[0] != want {
+		t.Errorf("%q, want %q", damaged, want)
+	}
+	e, err := c.Envelope(t.Context(), f.records[0].ID.String())
+	if err != nil || e.Recipients[0].Reply.Code != 450 || e.Store != "store" {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	if _, err := c.Envelope(t.Context(), f.records[1].ID.String()); err == nil || !strings.Contains(err.Error(), "no message") {
+		t.Errorf("%v", err)
+	}
+	sum := sha256.Sum256([]byte("content"))
+	e.Size, e.SHA256 = 7, hex.EncodeToString(sum[:])
+	for _, lost := range []bool{false, true} {
+		added, err := c.Import(t.Context(), &e, strings.NewReader("content"), lost)
+		if err != nil || added != lost {
+			t.Errorf("lost %v: %v, %v", lost, added, err)
+		}
+	}
+	if want := "restore store " + f.records[0].ID.String() + " content true"; f.acted[1] != want {
+		t.Errorf("%q", f.acted)
+	}
+	if _, err := c.Import(t.Context(), &e, strings.NewReader("another"), true); err == nil || !strings.Contains(err.Error(), "SHA-256") {
+		t.Errorf("another content: %v", err)
+	}
+	if _, err := c.Import(t.Context(), &e, strings.NewReader("short"), true); err == nil || !strings.Contains(err.Error(), "it has 5 bytes") {
+		t.Errorf("a short content: %v", err)
+	}
+	e.Recipients[0].State = "lost"
+	if _, err := c.Import(t.Context(), &e, strings.NewReader("content"), true); err == nil || !strings.Contains(err.Error(), `"lost" is none of pending`) {
+		t.Errorf("a state that does not exist: %v", err)
+	}
+	if len(f.acted) != 2 {
+		t.Errorf("%q", f.acted)
+	}
+}

@@ -26,18 +26,19 @@ type Selection struct {
 	To     string        `json:"to,omitempty"`
 	Domain string        `json:"domain,omitempty"`
 	State  string        `json:"state,omitempty"`
+	Reply  string        `json:"reply,omitempty"`
 	Older  time.Duration `json:"older,omitempty"` // in nanoseconds
 	Limit  int           `json:"limit,omitempty"`
 }
 
 // Empty reports a selection that selects every message.
 func (s Selection) Empty() bool {
-	return len(s.IDs) == 0 && s.From == "" && s.To == "" && s.Domain == "" && s.State == "" && s.Older == 0
+	return len(s.IDs) == 0 && s.From == "" && s.To == "" && s.Domain == "" && s.State == "" && s.Reply == "" && s.Older == 0
 }
 
 // Filter makes the queue's form of the selection.
 func (s Selection) Filter() (queue.Filter, error) {
-	f := queue.Filter{From: s.From, To: s.To, Domain: s.Domain, State: s.State, OlderThan: s.Older, Limit: s.Limit}
+	f := queue.Filter{From: s.From, To: s.To, Domain: s.Domain, State: s.State, Reply: s.Reply, OlderThan: s.Older, Limit: s.Limit}
 	if s.State != "" && s.State != "waiting" && s.State != "held" {
 		return f, fmt.Errorf("there is no state %q; the states are waiting and held", s.State)
 	}
@@ -87,8 +88,13 @@ func API(s Server) http.Handler {
 	mux.HandleFunc("POST /explain", func(w http.ResponseWriter, r *http.Request) { explain(w, r, s) })
 	mux.HandleFunc("POST /queue/list", func(w http.ResponseWriter, r *http.Request) { list(w, r, s) })
 	mux.HandleFunc("GET /queue/{id}/content", func(w http.ResponseWriter, r *http.Request) { content(w, r, s) })
+	mux.HandleFunc("GET /queue/{id}/envelope", func(w http.ResponseWriter, r *http.Request) { envelope(w, r, s) })
+	mux.HandleFunc("POST /queue/check", func(w http.ResponseWriter, r *http.Request) { check(w, r, s) })
 	mux.HandleFunc("POST /queue/{verb}", func(w http.ResponseWriter, r *http.Request) { act(w, r, s) })
-	return http.MaxBytesHandler(mux, maxRequest)
+	all := http.NewServeMux()
+	all.Handle("/", http.MaxBytesHandler(mux, maxRequest))
+	all.HandleFunc("POST /queue/import", func(w http.ResponseWriter, r *http.Request) { restore(w, r, s) })
+	return all
 }
 
 func answer(w http.ResponseWriter, v any) {

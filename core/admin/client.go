@@ -10,10 +10,22 @@ import (
 	"io"
 	"net"
 	"net/http"
+
+	"github.com/pabal-mta/mta/core/archive"
+	"github.com/pabal-mta/mta/core/queue"
 )
 
 // ErrNotRunning says that no server answers on the socket.
 var ErrNotRunning = errors.New("no server answers")
+
+// ErrNoMessage says that the message is not in the queue.
+var ErrNoMessage = errors.New("there is no such message")
+
+// notFound is an answer in the server's words that is ErrNoMessage.
+type notFound struct{ words string }
+
+func (n notFound) Error() string        { return n.words }
+func (n notFound) Is(target error) bool { return target == ErrNoMessage }
 
 // Client speaks with a running server over its socket.
 type Client struct {
@@ -79,6 +91,58 @@ func (c *Client) List(ctx context.Context, sel Selection, fn func(Message) error
 	}
 }
 
+// Check makes the server read every queued message, and calls fn for each that is damaged.
+func (c *Client) Check(ctx context.Context, fn func(DamagedMessage) error) (queue.Checked, error) {
+	resp, err := c.do(ctx, http.MethodPost, "/queue/check", nil)
+	if err != nil {
+		return queue.Checked{}, err
+	}
+	defer resp.Body.Close()
+	for dec := json.NewDecoder(bufio.NewReader(resp.Body)); ; {
+		var line checkLine
+		if err := dec.Decode(&line); err != nil {
+			return queue.Checked{}, fmt.Errorf("the server's check broke off: %w", err)
+		}
+		switch {
+		case line.Error != "":
+			return queue.Checked{}, errors.New(line.Error)
+		case line.Checked != nil:
+			return *line.Checked, nil
+		}
+		if err := fn(line.DamagedMessage); err != nil {
+			return queue.Checked{}, err
+		}
+	}
+}
+
+// Envelope returns all that the server knows of a queued message beside its content.
+func (c *Client) Envelope(ctx context.Context, id string) (archive.Envelope, error) {
+	var e archive.Envelope
+	err := c.call(ctx, http.MethodGet, "/queue/"+id+"/envelope", nil, &e)
+	return e, err
+}
+
+// Import gives the server an exported message and reports whether it took it: not one that it has had already.
+func (c *Client) Import(ctx context.Context, e *archive.Envelope, content io.Reader, lost bool) (bool, error) {
+	head, err := json.Marshal(e)
+	if err != nil {
+		return false, err
+	}
+	body := io.MultiReader(bytes.NewReader(append(head, '\n')), content)
+	path := "/queue/import"
+	if lost {
+		path += "?lost=1"
+	}
+	resp, err := c.send(ctx, http.MethodPost, path, body)
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	var r Result
+	err = json.NewDecoder(resp.Body).Decode(&r)
+	return r.Count > 0, err
+}
+
 // Content copies the content of a queued message to w.
 func (c *Client) Content(ctx context.Context, id string, w io.Writer) error {
 	resp, err := c.do(ctx, http.MethodGet, "/queue/"+id+"/content", nil)
@@ -110,7 +174,12 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (*http.Res
 			return nil, err
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://mta"+path, &body)
+	return c.send(ctx, method, path, &body)
+}
+
+// send sends a request with that body.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://mta"+path, body)
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +197,9 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (*http.Res
 	var e apiError
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxRequest)).Decode(&e); err != nil || e.Error == "" {
 		return nil, fmt.Errorf("the server answered %s", resp.Status)
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		return nil, notFound{e.Error}
 	}
 	return nil, errors.New(e.Error)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pabal-mta/mta/core/admin"
+	"github.com/pabal-mta/mta/core/archive"
 	"github.com/pabal-mta/mta/core/config"
 	"github.com/pabal-mta/mta/core/deliver"
 	"github.com/pabal-mta/mta/core/event"
@@ -82,6 +83,7 @@ func (e *Engine) Status() admin.Status {
 	stored, planned := e.queue.Stats(), e.schedule.Stats(topSites)
 	s.Queue = admin.QueueStatus{
 		Waiting: planned.Waiting + planned.Ready, Active: planned.Leased, Held: planned.Held, FreeDisk: stored.Free, Full: stored.Full,
+		Damaged: stored.Damaged, Missing: stored.Missing, Problems: e.queue.Problems(),
 	}
 	for _, site := range planned.Top {
 		s.Sites = append(s.Sites, siteStatus(site))
@@ -158,6 +160,32 @@ func (e *Engine) List(ctx context.Context, f queue.Filter, fn func(*queue.Record
 
 // Content implements admin.Server.
 func (e *Engine) Content(id queue.ID) (*queue.Record, mail.Content, error) { return e.queue.Load(id) }
+
+// Envelope implements admin.Server.
+func (e *Engine) Envelope(id queue.ID) (archive.Envelope, error) {
+	rec, err := e.queue.Record(id)
+	if err != nil {
+		return archive.Envelope{}, err
+	}
+	return archive.Of(rec, e.queue.Name()), nil
+}
+
+// Check implements admin.Server.
+func (e *Engine) Check(ctx context.Context, fn func(*queue.Record, error) error) (queue.Checked, error) {
+	return e.queue.Check(ctx, fn)
+}
+
+// Restore implements admin.Server.
+func (e *Engine) Restore(ctx context.Context, from string, rec *queue.Record, c mail.Content, lost bool) (*queue.Record, error) {
+	rec, err := e.queue.Restore(ctx, from, rec, c, lost)
+	if err == nil {
+		e.events.Emit(event.Event{
+			Name: event.MessageQueued, ID: rec.ID.String(), From: rec.Envelope.From.String(), Count: len(rec.Recipients), Size: rec.Size, Reason: "imported",
+		})
+		e.schedule.Offer(rec, nil)
+	}
+	return rec, err
+}
 
 // Act implements admin.Server.
 func (e *Engine) Act(_ context.Context, verb admin.Verb, ids []queue.ID, reason string) (int, error) {

@@ -69,14 +69,12 @@ func Open(dir string) (*Journal, error) {
 	for i, name := range Names() {
 		f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
-			j.Close()
-			return nil, fmt.Errorf("opening the journal: %w", err)
+			return nil, errors.Join(fmt.Errorf("opening the journal: %w", err), j.Close())
 		}
 		j.files[i] = f
 	}
 	if err := syncDir(dir); err != nil {
-		j.Close()
-		return nil, err
+		return nil, errors.Join(err, j.Close())
 	}
 	return j, nil
 }

@@ -2,8 +2,10 @@
 //
 // It is a Badger store of its own beside the queue's, opened by the first call, so that who uses no such plugin pays
 // nothing. A change that returned nil is on stable storage; changes that wait together share one sync. It refuses what
-// exceeds a plugin's share, and every change while the disk is nearly full. When the store can't be opened or written, the call fails and mail goes on: what the
-// plugin's step does then is for its on_error to say. What Close leaves behind is the directory.
+// exceeds a plugin's share, and every change while the disk is nearly full. When the store can't be opened or written, the
+// call fails and mail goes on: what the plugin's step does then is for its on_error to say. A store that is damaged is set
+// aside under another name, named in the log, and a new one is begun: it holds nothing that mail depends on. What Close
+// leaves behind is the directory.
 package kv
 
 import (
@@ -12,15 +14,21 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"io/fs"
 	"log/slog"
 	"math"
 	"os"
+	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/pabal-mta/mta/core/badgerfiles"
 )
 
 // Errors of the store. Test for them with errors.Is.
@@ -117,7 +125,19 @@ func (s *Store) use(f func(*badger.DB) error) error {
 	if s.closed {
 		return ErrClosed
 	}
-	return f(s.db)
+	return guarded(s.db, f)
+}
+
+// guarded calls f. Badger reads its files through memory maps and trusts what it reads, so that damage can show as a panic
+// or a fault: it becomes an error of this call.
+func guarded(db *badger.DB, f func(*badger.DB) error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, r)
+		}
+	}()
+	return f(db)
 }
 
 func (s *Store) open() error {
@@ -134,18 +154,63 @@ func (s *Store) open() error {
 		return fmt.Errorf("%w: the disk is nearly full", ErrFull)
 	}
 	s.tried = time.Now()
-	db, err := openBadger(s.o)
-	if err == nil {
-		err = s.share.count(db)
+	db, err := s.openCounted()
+	if errors.Is(err, errDamaged) {
+		if err = s.setAside(err); err == nil {
+			db, err = s.openCounted()
+		}
 	}
 	if err != nil {
-		if db != nil {
-			_ = db.Close()
-		}
-		s.failed = fmt.Errorf("the store of the plugins in %s can't be opened: %w; when it is damaged, stop the server and move that directory away", s.o.Dir, err)
+		s.failed = fmt.Errorf("the store of the plugins in %s can't be opened: %w", s.o.Dir, err)
 		return s.failed
 	}
 	s.db, s.failed = db, nil
+	return nil
+}
+
+// errDamaged says that what is on disk is no store.
+var errDamaged = errors.New("it is damaged on disk")
+
+// openCounted opens the store and counts what is in it. Its files are read first: Badger ends the process over some
+// damage, and goes on without what is behind other.
+func (s *Store) openCounted() (*badger.DB, error) {
+	if err := s.prove(); err != nil {
+		return nil, err
+	}
+	db, err := openBadger(s.o)
+	if err != nil {
+		return nil, err
+	}
+	if err := guarded(db, s.share.count); err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+func (s *Store) prove() error {
+	err := badgerfiles.DropEmpty(s.o.Dir)
+	if err == nil {
+		err = badgerfiles.Prove(s.o.Dir)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a new one
+	}
+	if errors.As(err, new(*badgerfiles.Damage)) {
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return err
+}
+
+// setAside gives a damaged store another name, with the time in it.
+func (s *Store) setAside(damage error) error {
+	aside := s.o.Dir + ".damaged-" + time.Now().UTC().Format("20060102T150405.000")
+	if err := os.Rename(s.o.Dir, aside); err != nil {
+		return fmt.Errorf("%w, and it can't be set aside: %w", damage, err)
+	}
+	s.share.forget()
+	s.o.Logger.Error("the store of the plugins is damaged and was set aside; a new one is begun, and what the plugins kept there is forgotten",
+		"aside", aside, "error", damage)
 	return nil
 }
 
@@ -154,13 +219,13 @@ func (s *Store) open() error {
 func openBadger(o Options) (db *badger.DB, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("it is damaged: %v", r)
+			err = fmt.Errorf("%w: %v", errDamaged, r)
 		}
 	}()
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	return badger.Open(badger.DefaultOptions(o.Dir).
+	db, err = badger.Open(badger.DefaultOptions(o.Dir).
 		WithLogger(quiet{o.Logger}).
 		WithSyncWrites(true).
 		WithDetectConflicts(false). // the stripes order what belongs together
@@ -178,6 +243,16 @@ func openBadger(o Options) (db *badger.DB, err error) {
 		WithNumCompactors(2).
 		WithValueLogFileSize(1 << 20).
 		WithValueThreshold(128 << 10))
+	if err != nil && !ours(err) {
+		err = fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return db, err
+}
+
+// ours reports an error that is not about what stands in the files.
+func ours(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EMFILE) ||
+		strings.Contains(err.Error(), "acquire directory lock") || strings.Contains(err.Error(), "permission denied")
 }
 
 // A key on disk is the length of the plugin's label, the label and the plugin's key: no key of one plugin can be another's.

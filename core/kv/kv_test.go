@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -276,16 +277,92 @@ func TestDurable(t *testing.T) {
 	}
 }
 
-// TestDamaged opens what is no store: calls fail with words, and nothing panics.
-func TestDamaged(t *testing.T) {
+// TestDamagedIsSetAside damages every file of a store in several ways. Calls go on with a new store, or with the old one
+// where it is sound; the damaged one is kept under another name, which the log tells.
+func TestDamagedIsSetAside(t *testing.T) {
+	t.Parallel()
 	dir, ctx := t.TempDir(), t.Context()
-	if err := os.WriteFile(filepath.Join(dir, "MANIFEST"), bytes.Repeat([]byte{0xff}, 100), 0o600); err != nil {
+	for round := range 2 { // the first leaves a table, the second the log of a memory table
+		s := New(Options{Dir: filepath.Join(dir, "kv")})
+		for i := range 20 {
+			if err := s.Set(ctx, "p", fmt.Sprint("k", round, i), []byte("value"), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if round == 0 {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		t.Cleanup(func() { s.Close() })
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "kv"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	s := open(t, Options{Dir: dir})
-	for range 3 {
-		if err := s.Set(ctx, "p", "k", nil, 0); err == nil || !strings.Contains(err.Error(), "move that directory away") {
-			t.Error(err)
+	harms := map[string]func(b []byte) []byte{
+		"flipped": func(b []byte) []byte { b[len(bytes.TrimRight(b, "\x00"))/2] ^= 1; return b },
+		"cut":     func(b []byte) []byte { return b[:len(bytes.TrimRight(b, "\x00"))/2] },
+		"noise":   func(b []byte) []byte { return bytes.Repeat([]byte{0xff}, 100) },
+	}
+	set := 0
+	for _, e := range entries {
+		if e.Name() == "LOCK" {
+			continue
 		}
+		for name, harm := range harms {
+			root := t.TempDir()
+			at := filepath.Join(root, "kv")
+			if err := os.CopyFS(at, os.DirFS(filepath.Join(dir, "kv"))); err != nil {
+				t.Fatal(err)
+			}
+			os.Remove(filepath.Join(at, "LOCK"))
+			b, err := os.ReadFile(filepath.Join(at, e.Name()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(bytes.TrimRight(b, "\x00")) == 0 {
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(at, e.Name()), harm(b), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var log bytes.Buffer
+			s := New(Options{Dir: at, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			if err := s.Set(ctx, "p", "new", []byte("v"), 0); err != nil {
+				t.Errorf("%s %s: %v", e.Name(), name, err)
+			}
+			if v, _, err := s.Get(ctx, "p", "new"); string(v) != "v" || err != nil {
+				t.Errorf("%s %s: %q, %v", e.Name(), name, v, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Errorf("%s %s: %v", e.Name(), name, err)
+			}
+			aside, _ := filepath.Glob(at + ".damaged-*")
+			if len(aside) > 0 && !strings.Contains(log.String(), aside[0]) {
+				t.Errorf("%s %s: the log does not name %s: %s", e.Name(), name, aside[0], log.String())
+			}
+			set += len(aside)
+		}
+	}
+	if set < 6 {
+		t.Errorf("only %d stores were set aside", set)
+	}
+}
+
+// TestOpenElsewhere has the store open in another process, as far as Badger can tell: it is not set aside.
+func TestOpenElsewhere(t *testing.T) {
+	dir, ctx := filepath.Join(t.TempDir(), "kv"), t.Context()
+	first := open(t, Options{Dir: dir})
+	if err := first.Set(ctx, "p", "k", nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	second := open(t, Options{Dir: dir})
+	if err := second.Set(ctx, "p", "k", nil, 0); err == nil || !strings.Contains(err.Error(), "can't be opened") {
+		t.Error(err)
+	}
+	if aside, _ := filepath.Glob(dir + ".damaged-*"); len(aside) > 0 {
+		t.Error("a store in use was set aside")
 	}
 }

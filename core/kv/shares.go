@@ -31,6 +31,14 @@ func (s *shares) add(plugin string, n int64) {
 	s.bytes[plugin] += n
 }
 
+// forget forgets what was counted.
+func (s *shares) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.bytes)
+	clear(s.counted)
+}
+
 // take reserves n bytes for a plugin.
 func (s *shares) take(db *badger.DB, plugin string, n int64) error {
 	s.mu.Lock()

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/pabal-mta/mta/core/badgerfiles"
 )
 
 // badgerLog carries Badger's log to ours, at debug: what an operator has to know, the queue says itself. It is also the
@@ -16,14 +18,15 @@ type badgerLog struct {
 
 	mu     sync.Mutex
 	dir    string
+	mark   *mark
 	failed func(error)
 }
 
-// attach names who is told of failures.
-func (l *badgerLog) attach(dir string, failed func(error)) {
+// attach names who is told of failures, and of files that are about to be deleted.
+func (l *badgerLog) attach(dir string, m *mark, failed func(error)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.dir, l.failed = dir, failed
+	l.dir, l.mark, l.failed = dir, m, failed
 }
 
 // Badger goes on after these, and even acknowledges what it could not write.
@@ -67,9 +70,13 @@ func (l *badgerLog) Infof(format string, args ...any) {
 		return
 	}
 	l.mu.Lock()
-	path := filepath.Join(l.dir, logName(int(fid)))
+	path, mark := filepath.Join(l.dir, badgerfiles.LogName(int(fid))), l.mark
 	l.mu.Unlock()
-	if err := checkValueLog(path); err != nil {
+	err := badgerfiles.CheckLog(path)
+	if err == nil && mark != nil {
+		err = mark.forget(int(fid))
+	}
+	if err != nil {
 		panic(unsound{err})
 	}
 }

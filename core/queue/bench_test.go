@@ -112,6 +112,24 @@ func BenchmarkCycle(b *testing.B) {
 	}
 }
 
+// BenchmarkMark is what the mark costs a group.
+func BenchmarkMark(b *testing.B) {
+	m, err := openMark(b.TempDir(), os.O_RDWR)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := m.create(); err != nil {
+		b.Fatal(err)
+	}
+	defer m.close()
+	b.ReportAllocs()
+	for i := range b.N {
+		if err := m.note(waterline{tally: tally{groups: uint64(i)}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkChurn adds messages and settles each when a thousand others have come after it, and reports how much disk the
 // queue holds at the most: garbage has to go as fast as it comes.
 func BenchmarkChurn(b *testing.B) {

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -24,7 +25,9 @@ func (q *Queue) commitToJournal(group []*op) error {
 		}
 	}
 	f.changes = f.changes[:0]
-	var removed map[ID]bool // in this very group
+	next := q.tally
+	var taken map[string]bool // keys that must be new, in this very group
+	var removed map[ID]bool   // in this very group
 	for _, o := range group {
 		if o.need != 0 {
 			there, err := q.exists(o.need)
@@ -36,7 +39,21 @@ func (q *Queue) commitToJournal(group []*op) error {
 				continue
 			}
 		}
+		if o.unless != nil {
+			switch _, err := q.get(o.unless); {
+			case err == nil || taken[string(o.unless)]:
+				o.err = ErrRestored
+				continue
+			case !errors.Is(err, ErrNotFound):
+				return err
+			}
+			if taken == nil {
+				taken = map[string]bool{}
+			}
+			taken[string(o.unless)] = true
+		}
 		q.logOne(o)
+		next.count(o)
 		if o.removed != 0 && len(group) > 1 {
 			if removed == nil {
 				removed = map[ID]bool{}
@@ -44,10 +61,16 @@ func (q *Queue) commitToJournal(group []*op) error {
 			removed[o.removed] = true
 		}
 	}
+	if next != q.tally || len(f.changes) > 0 {
+		next.groups++
+		f.journal.Set([]byte{keyTally}, next.appendTo(nil))
+	}
 	if err := f.journal.Commit(); err != nil {
 		return err
 	}
+	q.tally = next
 	f.mu.Lock()
+	f.active.tally = next
 	for _, c := range f.changes {
 		f.active.note(c)
 	}
@@ -114,7 +137,10 @@ func (q *Queue) checkpoint(l *layer) {
 	case <-calm.C:
 	case <-l.hurry:
 	}
-	if l.err = q.apply(l); l.err != nil {
+	if l.err = q.disk.room(q.fresh.journal.Size()); l.err == nil {
+		l.err = q.apply(l)
+	}
+	if l.err != nil {
 		q.fail(l.err)
 	} else {
 		q.fresh.mu.Lock()
@@ -160,10 +186,6 @@ func (q *Queue) serve(group []*op) error {
 
 // settleJournal puts everything into the store and clears the journal, when the committer ends.
 func (q *Queue) settleJournal() error {
-	f := &q.fresh
-	if f.journal == nil || q.failure() != nil {
-		return nil
-	}
 	l, err := q.turn()
 	if err != nil {
 		return err
@@ -172,7 +194,7 @@ func (q *Queue) settleJournal() error {
 	if <-l.done; l.err != nil {
 		return l.err
 	}
-	return f.journal.Clear()
+	return q.fresh.journal.Clear()
 }
 
 // replay puts into the store what the journal of a server that died says.
@@ -182,6 +204,9 @@ func (q *Queue) replay() error {
 		if n := len(c.Key); n != 1 && n != idKeyLength && n != chunkKeyLength {
 			return fmt.Errorf("%w: a key of %d bytes", journal.ErrDamaged, n)
 		}
+		if len(c.Key) == 1 && c.Key[0] == keyTally {
+			return q.replayTally(l, c.Place)
+		}
 		e := entry{c.Place, changed}
 		if c.Remove {
 			e.state = gone
@@ -190,7 +215,7 @@ func (q *Queue) replay() error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return journalDamage(err)
 	}
 	if err := q.apply(l); err != nil {
 		return err
@@ -198,11 +223,22 @@ func (q *Queue) replay() error {
 	return q.fresh.journal.Clear()
 }
 
-// apply puts a layer into the store: the records last, so that a message exists when its content does.
-func (q *Queue) apply(l *layer) error {
-	if err := q.disk.room(q.fresh.journal.Size()); err != nil {
+// replayTally takes the tally of a group.
+func (q *Queue) replayTally(l *layer, p journal.Place) error {
+	b, err := q.fresh.journal.Read(p)
+	if err != nil {
 		return err
 	}
+	t, ok := decodeTally(b)
+	if !ok {
+		return fmt.Errorf("%w: a tally of %d bytes", journal.ErrDamaged, len(b))
+	}
+	l.tally, q.tally, q.adopted = t, t, false
+	return nil
+}
+
+// apply puts a layer into the store: the records last, so that a message exists when its content does.
+func (q *Queue) apply(l *layer) error {
 	b := &batch{q: q}
 	defer b.discard()
 	for _, k := range q.still(l) {
@@ -210,7 +246,7 @@ func (q *Queue) apply(l *layer) error {
 			return err
 		}
 	}
-	if err := b.end(l.highest); err != nil {
+	if err := b.end(l); err != nil {
 		return err
 	}
 	q.cleaner.wrote(b.bulk + l.removed)
@@ -275,8 +311,17 @@ func (b *batch) commit() error {
 	if err := b.q.marks.write(b.txn, marksInBlock); err != nil {
 		return err
 	}
+	log := 0 // what is written now; a transaction does not reach into the next one
+	if b.q.files != nil {
+		log = b.q.files.log
+	}
 	if err := b.q.sync(b.txn); err != nil {
 		return err
+	}
+	if b.w.bulk > 0 && b.q.mark != nil {
+		if err := b.q.mark.written(log); err != nil {
+			return err
+		}
 	}
 	b.discard()
 	return nil
@@ -289,8 +334,17 @@ func (b *batch) discard() {
 	}
 }
 
-// end commits what is left, with the largest ID that was ever seen.
-func (b *batch) end(highest ID) error {
+// end commits what is left, with the largest ID that was ever seen and the tally.
+func (b *batch) end(l *layer) error {
+	highest := l.highest
+	if l.tally.groups > 0 {
+		if b.txn == nil {
+			b.txn = b.q.db.NewTransaction(true)
+		}
+		if err := b.txn.Set([]byte{keyTally}, l.tally.appendTo(nil)); err != nil {
+			return fmt.Errorf("writing the queue: %w", err)
+		}
+	}
 	if highest > b.q.highest {
 		if b.txn == nil {
 			b.txn = b.q.db.NewTransaction(true)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/pabal-mta/mta/core/badgerfiles"
 )
 
 const (
@@ -83,7 +85,7 @@ func (c *cleaner) clean() error {
 	for {
 		err := c.cleanOne()
 		switch {
-		case errors.Is(err, errUnsound):
+		case errors.As(err, new(*badgerfiles.Damage)):
 			c.warn(err)
 			return nil
 		case errors.Is(err, badger.ErrNoRewrite), errors.Is(err, badger.ErrRejected), errors.Is(err, badger.ErrDBClosed),

@@ -13,11 +13,13 @@ import (
 // op is what one caller wants done: all of it in one transaction, or nothing.
 type op struct {
 	need    ID             // this record must be in the store, or the op fails with ErrNotFound; 0: none
+	unless  []byte         // this key must not be in the store, or the op fails with ErrRestored; nil: none
 	puts    []badger.Entry // keys and values, which must not change until done is called
 	drops   [][]byte
 	highest ID // the largest ID in puts
 	removed ID // to be marked as done
 	change  figures
+	accept  *found      // the tally is made to agree with what was found
 	done    func(error) // called once, from the committer goroutine
 
 	flush   bool   // the store is to have all that was committed up to now
@@ -29,7 +31,10 @@ type op struct {
 }
 
 // figures is what an op changes in the Stats.
-type figures struct{ messages, held, bytes, added, removed int64 }
+type figures struct {
+	messages, held, bytes, added, removed int64
+	set                                   uint64 // the tokens of what is added and removed, xored
+}
 
 // take makes the caller the one who calls done, and reports whether it is.
 func (o *op) take() bool { return o.taken.CompareAndSwap(false, true) }
@@ -119,8 +124,10 @@ func (q *Queue) commitAll() {
 			group[i] = nil
 		}
 	}
-	if err := q.settleJournal(); err != nil {
-		q.fail(err)
+	if q.failure() == nil && q.fresh.journal != nil { // else the next start puts into the store what is there
+		if err := q.settleJournal(); err != nil {
+			q.fail(err)
+		}
 	}
 	if err := q.commitMarks(); err != nil {
 		q.fail(err)
@@ -192,6 +199,9 @@ func (q *Queue) commit(group []*op) error {
 	if err := q.failure(); err != nil { // a checkpoint has failed, or Badger has told its log only
 		return err
 	}
+	if err := q.noteMark(); err != nil {
+		return err
+	}
 	q.stats.groups.Add(1)
 	q.count(group)
 	return q.serve(group)
@@ -201,25 +211,38 @@ func (q *Queue) commit(group []*op) error {
 func (q *Queue) commitToStore(group []*op) error {
 	txn := q.db.NewTransaction(true)
 	defer txn.Discard()
-	highest := q.highest
+	next := q.tally
+	next.groups++
 	for _, o := range group {
 		if err := q.build(txn, o); err != nil {
 			return err
 		}
 		if o.err == nil {
-			highest = max(highest, o.highest)
+			next.count(o)
 		}
 	}
-	if highest > q.highest {
-		if err := txn.Set([]byte{keyHighest}, idKey(keyHighest, highest)); err != nil {
+	if next.highest > q.tally.highest {
+		if err := txn.Set([]byte{keyHighest}, idKey(keyHighest, next.highest)); err != nil {
 			return fmt.Errorf("writing the queue: %w", err)
 		}
+	}
+	if err := txn.Set([]byte{keyTally}, next.appendTo(nil)); err != nil {
+		return fmt.Errorf("writing the queue: %w", err)
 	}
 	if err := q.marks.write(txn, marksInBlock); err != nil {
 		return err
 	}
-	q.highest = highest
+	q.tally = next
 	return q.sync(txn)
+}
+
+// noteMark writes down outside of the store how far the queue has come. It comes after the sync and before anybody hears of
+// the group, so that the mark is never ahead of what is on disk, and after a kill not behind what was promised.
+func (q *Queue) noteMark() error {
+	if q.mark == nil {
+		return nil
+	}
+	return q.mark.note(waterline{tally: q.tally})
 }
 
 // build puts an op into the transaction. An error that concerns this op alone is left in it.
@@ -231,6 +254,15 @@ func (q *Queue) build(txn *badger.Txn, o *op) error {
 			return nil
 		}
 		if err != nil {
+			return fmt.Errorf("reading the queue: %w", err)
+		}
+	}
+	if o.unless != nil {
+		switch _, err := txn.Get(o.unless); {
+		case err == nil:
+			o.err = ErrRestored
+			return nil
+		case !errors.Is(err, badger.ErrKeyNotFound):
 			return fmt.Errorf("reading the queue: %w", err)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/pabal-mta/mta/core/badgerfiles"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
 
@@ -63,7 +63,7 @@ func TestDamageInOneContentIsOfThatMessageAlone(t *testing.T) {
 					recs = append(recs, add(t, q, message(pattern(i, size), "x@y")))
 				}
 				closeQueue(t, q)
-				flip(t, dir, logSuffix, pattern(2, 100), at)
+				flip(t, dir, badgerfiles.LogSuffix, pattern(2, 100), at)
 				for range 2 { // what is readable stays so over restarts
 					q = openQueue(t, dir)
 					if got := recovered(t, q); len(got) != 5 {
@@ -151,51 +151,6 @@ func TestMissingChunk(t *testing.T) {
 	}
 }
 
-// TestRandomDamage flips bytes anywhere. Whatever is hit, the process lives, and what is read is what was written.
-func TestRandomDamage(t *testing.T) {
-	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 1))
-	dir := t.TempDir()
-	q := openQueue(t, dir)
-	want := map[ID][]byte{}
-	for i := range 50 {
-		b := pattern(i, 100+random.IntN(10_000))
-		want[add(t, q, message(b, "bob@example.net")).ID] = b
-	}
-	closeQueue(t, q)
-	for range 20 {
-		copied := t.TempDir()
-		if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
-			t.Fatal(err)
-		}
-		files, _ := filepath.Glob(filepath.Join(copied, "*"))
-		path := files[random.IntN(len(files))]
-		b, err := os.ReadFile(path)
-		if err != nil || len(b) == 0 {
-			continue
-		}
-		for range 1 + random.IntN(4) {
-			b[random.IntN(len(b))] ^= byte(1 + random.IntN(255))
-		}
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		q, err := Open(copied, Options{MinFree: -1})
-		if err != nil {
-			continue // refused in words
-		}
-		_ = q.Recover(t.Context(), func(rec *Record) error {
-			if b, err := readAll(q, rec.ID); err == nil && !bytes.Equal(b, want[rec.ID]) {
-				t.Errorf("%s: another content was read from %s", rec.ID, filepath.Base(path))
-			}
-			return nil
-		})
-		q.Close()
-	}
-}
-
 // fill writes and removes messages until the first file of the value log is mostly garbage, and returns what was kept.
 func fill(t *testing.T, q *Queue) map[ID][]byte {
 	t.Helper()
@@ -225,7 +180,7 @@ func fill(t *testing.T, q *Queue) map[ID][]byte {
 
 func logFiles(t *testing.T, dir string) []string {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*"+logSuffix))
+	files, err := filepath.Glob(filepath.Join(dir, "*"+badgerfiles.LogSuffix))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +195,7 @@ func TestCleanGivesSpaceBackAndKeepsTheLiving(t *testing.T) {
 	dir := t.TempDir()
 	q := openQueue(t, dir)
 	kept := fill(t, q)
-	first := filepath.Join(dir, logName(1))
+	first := filepath.Join(dir, badgerfiles.LogName(1))
 	for try := 0; exists(first); try++ { // Badger's own compactions may be in the way of ours
 		if try == 100 {
 			t.Fatal("the first file of the value log is still there")
@@ -272,7 +227,7 @@ func TestCleanLeavesDamagedFilesAlone(t *testing.T) {
 	q.cleaner.quit = make(chan struct{})
 	kept := fill(t, q)
 	closeQueue(t, q)
-	flip(t, dir, logSuffix, pattern(0, 100), 4000)
+	flip(t, dir, badgerfiles.LogSuffix, pattern(0, 100), 4000)
 	var log bytes.Buffer
 	q, err := Open(dir, Options{MinFree: -1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
@@ -322,7 +277,7 @@ func TestValueLogIsReadAsBadgerWritesIt(t *testing.T) {
 	}
 	closeQueue(t, q)
 	path := logFiles(t, dir)[0]
-	if err := checkValueLog(path); err != nil {
+	if err := badgerfiles.CheckLog(path); err != nil {
 		t.Fatal(err)
 	}
 	whole, err := os.ReadFile(path)
@@ -340,11 +295,12 @@ func TestValueLogIsReadAsBadgerWritesIt(t *testing.T) {
 		if err := os.WriteFile(bad, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := checkValueLog(bad); !errors.Is(err, errUnsound) {
+		if err := badgerfiles.CheckLog(bad); !errors.As(err, new(*badgerfiles.Damage)) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if err := protectValueLog(filepath.Dir(bad)); err != nil {
-			t.Errorf("%s: %v", name, err)
+		damage, err := badgerfiles.KeepNewestLog(filepath.Dir(bad))
+		if err != nil || (damage != nil) != (name == "flipped") {
+			t.Errorf("%s: %v, %v", name, damage, err)
 		}
 		if got, want := len(logFiles(t, filepath.Dir(bad))), 1+int(one(name == "flipped")); got != want {
 			t.Errorf("%s: %d files, want %d", name, got, want)

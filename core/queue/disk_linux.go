@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/pabal-mta/mta/core/badgerfiles"
 )
 
 // diskFree returns how many bytes an ordinary user may still write to the disk of dir.
@@ -47,7 +49,7 @@ func adviseMaps(dir string, written map[string]bool) error {
 			continue
 		}
 		name := rest[i+len(dir)+1:]
-		if !strings.HasSuffix(name, memSuffix) && !strings.HasSuffix(name, logSuffix) {
+		if !strings.HasSuffix(name, badgerfiles.MemSuffix) && !strings.HasSuffix(name, badgerfiles.LogSuffix) {
 			continue
 		}
 		advice := syscall.MADV_NORMAL

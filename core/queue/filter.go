@@ -11,6 +11,7 @@ type Filter struct {
 	From      string        // the reverse-path: an address, "<>", or a pattern with *; in any case
 	To        string        // a pending recipient: an address or a pattern with *
 	Domain    string        // the domain of a pending recipient, or a pattern with *
+	Reply     string        // the last reply for a pending recipient, as lists show it: a part of it, or a pattern with *
 	State     string        // "waiting", "held", or "" for both
 	OlderThan time.Duration // received at least so long ago
 	IDs       []ID
@@ -43,16 +44,22 @@ func (f Filter) matchMessage(r *Record, now time.Time) bool {
 	return like(f.From, from)
 }
 
-// matchRecipient asks To and Domain of the same recipient.
+// matchRecipient asks To, Domain and Reply of the same recipient.
 func (f Filter) matchRecipient(r *Record) bool {
-	if f.To == "" && f.Domain == "" {
+	if f.To == "" && f.Domain == "" && f.Reply == "" {
 		return true
 	}
 	return slices.ContainsFunc(r.Recipients, func(rcpt Recipient) bool {
 		return rcpt.State == Pending &&
 			(f.To == "" || like(f.To, rcpt.Address.String())) &&
-			(f.Domain == "" || like(f.Domain, rcpt.Address.Domain()))
+			(f.Domain == "" || like(f.Domain, rcpt.Address.Domain())) &&
+			(f.Reply == "" || f.matchReply(&rcpt))
 	})
+}
+
+// matchReply asks for a part of the reply, since nobody types a whole one.
+func (f Filter) matchReply(rcpt *Recipient) bool {
+	return rcpt.Reply.Code != 0 && like("*"+f.Reply+"*", rcpt.Reply.String())
 }
 
 // like matches s with a pattern in which each * stands for any characters. Case does not count.

@@ -30,6 +30,7 @@ type fresh struct {
 // layer is what one file of the journal says.
 type layer struct {
 	keys    map[shortKey]entry
+	tally   tally // after its last group
 	highest ID    // the largest ID in it, also of what is gone
 	removed int64 // bytes of contents in the store, or in an older layer, that it removes
 

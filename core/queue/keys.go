@@ -4,13 +4,16 @@ import "encoding/binary"
 
 // The keys, by their first byte. IDs are big-endian, so that keys sort as messages came in.
 const (
-	keyRecord  = 'r' // ID → record; a message exists when this does
-	keyContent = 'c' // ID → content of up to chunkSize
-	keyChunk   = 'b' // ID, number → one chunk of a larger content; without a record it is an orphan
-	keyDone    = 'd' // number of the block → IDs of removed messages
-	keyHighest = 'h' // → the largest ID in the store
-	keyLowest  = 'l' // → no message with a smaller ID is left
-	keyPadding = 'p' // number → nothing
+	keyRecord   = 'r' // ID → record; a message exists when this does
+	keyContent  = 'c' // ID → content of up to chunkSize
+	keyChunk    = 'b' // ID, number → one chunk of a larger content; without a record it is an orphan
+	keyDone     = 'd' // number of the block → IDs of removed messages
+	keyHighest  = 'h' // → the largest ID in the store
+	keyLowest   = 'l' // → no message with a smaller ID is left
+	keyTally    = 't' // → what was ever added and removed
+	keyName     = 'n' // → the name of this queue
+	keyRestored = 'i' // where it was exported from → nothing, for a while
+	keyPadding  = 'p' // number → nothing
 )
 
 const (

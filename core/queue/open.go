@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,25 +49,36 @@ func OpenReadOnly(dir string) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := openReadOnly(lock)
+	db, in, err := openReadOnly(lock)
 	if err != nil {
 		lock.release()
 		return nil, err
 	}
 	q := newQueue(db, Options{}, newGuard(-1, nil))
+	err = q.view(q.readTally)
+	if err == nil {
+		err = in.behindMark(q.tally)
+	}
+	if err != nil {
+		_ = db.Close()
+		lock.release()
+		return nil, explain(dir, err)
+	}
 	q.readOnly, q.lock = true, lock
 	close(q.ended)
 	return q, nil
 }
 
-func openReadOnly(lock *dirLock) (*badger.DB, error) {
-	if err := checkTables(lock.dir); err != nil {
-		return nil, explain(lock.dir, err)
+func openReadOnly(lock *dirLock) (*badger.DB, *inspection, error) {
+	in, err := inspect(lock.dir, os.O_RDONLY)
+	if err != nil {
+		return nil, nil, explain(lock.dir, err)
 	}
+	in.mark.close()
 	o := storeOptions(lock.dir, nil).WithReadOnly(true)
 	cleared, err := journal.Empty(lock.dir)
 	if err != nil {
-		return nil, explain(lock.dir, fmt.Errorf("%w: %w", ErrDamaged, err))
+		return nil, nil, explain(lock.dir, journalDamage(err))
 	}
 	var db *badger.DB
 	if cleared {
@@ -73,20 +86,20 @@ func openReadOnly(lock *dirLock) (*badger.DB, error) {
 	}
 	if !cleared || err != nil { // most likely it was not closed; what else it may be, the repair will say
 		if err := lock.take(false); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if err := repair(lock.dir); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if err := lock.take(true); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		db, err = openBadger(o)
 	}
 	if err != nil {
-		return nil, explain(lock.dir, err)
+		return nil, nil, explain(lock.dir, err)
 	}
-	return db, nil
+	return db, in, nil
 }
 
 func newQueue(db *badger.DB, o Options, disk *guard) *Queue {
@@ -107,25 +120,44 @@ func newQueue(db *badger.DB, o Options, disk *guard) *Queue {
 }
 
 // open opens the store in a directory that is there, or in memory, and starts the committer.
-func open(dir string, o Options, disk *guard) (q *Queue, err error) {
-	var lock *dirLock
-	logger := &badgerLog{log: o.Logger}
+func open(dir string, o Options, disk *guard) (*Queue, error) {
+	if o.InMemory {
+		return start(o, disk, &inspection{})
+	}
+	lock, err := lockDir(dir, false)
+	if err != nil {
+		return nil, err
+	}
+	q, err := openLocked(dir, o, disk)
+	if err != nil {
+		lock.release()
+		return nil, err
+	}
+	q.lock = lock
+	return q, nil
+}
+
+func openLocked(dir string, o Options, disk *guard) (*Queue, error) {
+	if err := makeRoom(dir, o); err != nil {
+		return nil, err
+	}
+	in, err := mend(dir)
+	if err != nil {
+		return nil, err
+	}
+	return start(o, disk, in)
+}
+
+// start opens Badger on what was inspected, and starts the committer.
+func start(o Options, disk *guard, in *inspection) (q *Queue, err error) {
+	defer func() {
+		if err != nil {
+			in.mark.close()
+		}
+	}()
+	dir, logger := in.dir, &badgerLog{log: o.Logger}
 	opts := inMemoryOptions(logger)
 	if !o.InMemory {
-		if lock, err = lockDir(dir, false); err != nil {
-			return nil, err
-		}
-		defer func() {
-			if err != nil {
-				lock.release()
-			}
-		}()
-		if err := makeRoom(dir, o); err != nil {
-			return nil, err
-		}
-		if err := mend(dir); err != nil {
-			return nil, err
-		}
 		opts = storeOptions(dir, logger)
 	}
 	db, err := openBadger(opts)
@@ -133,26 +165,24 @@ func open(dir string, o Options, disk *guard) (q *Queue, err error) {
 		return nil, explain(dir, err)
 	}
 	q = newQueue(db, o, disk)
-	q.lock = lock
-	if err := q.begin(dir); err != nil {
+	q.repairing = in.accepting
+	if err := q.begin(in); err != nil {
 		_ = db.Close()
 		return nil, err
 	}
-	logger.attach(dir, q.fail)
+	logger.attach(dir, in.mark, q.fail)
 	go q.commitAll()
-	if !o.InMemory {
-		if !raceDetector {
-			q.cleaner.start()
-		}
+	if !o.InMemory && !q.repairing && !raceDetector {
+		q.cleaner.start()
 	}
 	return q, nil
 }
 
-// begin reads what the queue has to know of its store.
-func (q *Queue) begin(dir string) error {
+// begin reads what the queue has to know of its store, and compares it with the mark.
+func (q *Queue) begin(in *inspection) error {
+	dir := in.dir
 	err := q.view(func(txn *badger.Txn) error {
-		var err error
-		if q.highest, err = getID(txn, keyHighest); err != nil {
+		if err := q.readTally(txn); err != nil {
 			return err
 		}
 		return each(txn, keyDone, func(item *badger.Item) error {
@@ -163,30 +193,113 @@ func (q *Queue) begin(dir string) error {
 	if err != nil {
 		return fmt.Errorf("reading the queue in %s: %w", dir, err)
 	}
-	if dir != "" {
-		if err := q.beginOnDisk(dir); err != nil {
-			return fmt.Errorf("opening the queue in %s: %w", dir, err)
-		}
+	if err := q.beginOnDisk(in); err != nil {
+		return err
 	}
-	q.opened = q.highest
-	q.ids.skip(q.highest)
+	q.was = q.tally
+	q.ids.skip(q.tally.highest)
 	return nil
 }
 
-// beginOnDisk replays the journal.
-func (q *Queue) beginOnDisk(dir string) (err error) {
-	if q.files, err = watchFiles(dir); err != nil {
+// beginOnDisk replays the journal, and compares what comes of it with the mark.
+func (q *Queue) beginOnDisk(in *inspection) (err error) {
+	if in.mark == nil {
+		return nil
+	}
+	dir := in.dir
+	if in.mark.last.groups > 0 {
+		q.adopted = false // it had one
+	}
+	q.mark = in.mark
+	if err = q.mark.create(); err != nil {
 		return err
+	}
+	if q.files, err = watchFiles(dir, q.mark); err != nil {
+		return fmt.Errorf("opening the queue in %s: %w", dir, err)
 	}
 	if q.fresh.journal, err = journal.Open(dir); err != nil {
 		return err
 	}
-	if err = q.replay(); err != nil {
-		q.fresh.journal.Close()
-		return err
+	err = q.replay()
+	q.tally.highest = max(q.tally.highest, q.highest)
+	if err == nil && !q.repairing {
+		err = in.behindMark(q.tally)
+	}
+	if err == nil {
+		err = q.beginMark(in)
+	}
+	if err != nil {
+		_ = q.fresh.journal.Close()
+		return explain(dir, err)
 	}
 	q.fresh.active = newLayer()
+	q.fresh.active.tally = q.tally
 	return nil
+}
+
+// readTally reads the tally. A store of an earlier version has none, and is believed.
+func (q *Queue) readTally(txn *badger.Txn) error {
+	highest, err := getID(txn, keyHighest)
+	if err != nil {
+		return err
+	}
+	q.tally.highest, q.highest = highest, highest
+	if item, err := txn.Get([]byte{keyName}); err == nil {
+		name, err := item.ValueCopy(nil)
+		if err != nil {
+			return err
+		}
+		q.name = string(name)
+	}
+	item, err := txn.Get([]byte{keyTally})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		q.adopted = highest != 0
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return item.Value(func(b []byte) error {
+		t, ok := decodeTally(b)
+		if !ok {
+			return fmt.Errorf("%w: the tally of messages", ErrDamaged)
+		}
+		t.highest = max(t.highest, highest)
+		q.tally = t
+		return nil
+	})
+}
+
+// beginMark makes the mark say that the store is open, and which files of the value log there are.
+func (q *Queue) beginMark(in *inspection) error {
+	q.mark, q.problems = in.mark, in.problems
+	if in.mark.none && q.tally.groups > 0 {
+		q.problems = append(q.problems, fmt.Sprintf("%s: it is gone or damaged, and with it what would tell that a log was cut off", filepath.Join(in.dir, markName)))
+	}
+	for _, words := range q.problems {
+		q.tell(words)
+	}
+	if err := q.mark.create(); err != nil {
+		return err
+	}
+	sizes, err := logSizes(in.dir)
+	if err != nil {
+		return err
+	}
+	delete(sizes, slices.Max(append(slices.Collect(maps.Keys(sizes)), 0))) // it is new, and holds nothing but room
+	err = q.mark.noteLogs(func(notes map[int]logNote) {
+		for n := range in.lost {
+			notes[n] = logNote{size: notes[n].size, lost: true}
+		}
+		adopt(notes, sizes)
+	})
+	if err == nil {
+		err = q.mark.note(waterline{tally: q.tally})
+	}
+	if err == nil {
+		err = q.mark.sync()
+	}
+	return err
 }
 
 func storeOptions(dir string, logger badger.Logger) badger.Options {

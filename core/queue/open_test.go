@@ -13,12 +13,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/pabal-mta/mta/core/badgerfiles"
 )
 
 func TestDiskGuard(t *testing.T) {
 	var free atomic.Int64
-	free.Store(100)
-	g := newGuard(80, func() (int64, error) {
+	free.Store(100 << 20)
+	g := newGuard(80<<20, func() (int64, error) {
 		if free.Load() < 0 {
 			return 0, errors.New("no disk")
 		}
@@ -33,15 +35,15 @@ func TestDiskGuard(t *testing.T) {
 	for _, step := range []struct {
 		free int64
 		full bool
-	}{{100, false}, {80, false}, {79, true}, {80, true}, {89, true}, {-1, true}, {90, false}, {-1, false}, {80, false}, {0, true}} {
-		free.Store(step.free)
+	}{{100, false}, {80, false}, {79, true}, {80, true}, {89, true}, {-1, true}, {90, false}, {-1, false}, {80, false}, {70, true}} {
+		free.Store(step.free << 20)
 		g.next.Store(0)
 		_, err := q.Add(t.Context(), message(nil, "x@y"))
 		if errors.Is(err, ErrFull) != step.full {
-			t.Errorf("%d free: %v, want full %v", step.free, err, step.full)
+			t.Errorf("%d MiB free: %v, want full %v", step.free, err, step.full)
 		}
 		if q.Stats().Full != step.full {
-			t.Errorf("%d free: %+v", step.free, q.Stats())
+			t.Errorf("%d MiB free: %+v", step.free, q.Stats())
 		}
 	}
 	for _, id := range listed(t, q, Filter{})[:2] { // with a full disk, what is in the queue can still be settled
@@ -341,7 +343,7 @@ func TestFilesThatAKillLeftEmpty(t *testing.T) {
 	rec := add(t, q, message(pattern(1, 5000), "bob@example.net"))
 	closeQueue(t, q)
 	leaveEmpty := func() {
-		for _, name := range []string{memName(90), logName(90)} {
+		for _, name := range []string{badgerfiles.MemName(90), badgerfiles.LogName(90)} {
 			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,9 +39,28 @@ type Stats struct {
 	Added    int64 // since Open
 	Removed  int64 // since Open
 	Groups   int64 // groups committed since Open; each is one sync
-	Damaged  int64 // records that Recover could not read
+	Damaged  int64 // messages that are known to be damaged: what Recover and Check could not read
+	Missing  int64 // messages, at the least, that Recover did not find though they were added and never removed
 	Ghosts   int64 // records of removed messages that had come back and that Recover removed again
 }
+
+// Problems returns what an operator has to know of the store: what of it is damaged, in words. It is what was found at
+// Open and Recover, and stays so until `mta queue check -repair`.
+func (q *Queue) Problems() []string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Clone(q.problems)
+}
+
+// trouble notes a problem and logs it.
+func (q *Queue) trouble(words string) {
+	q.mu.Lock()
+	q.problems = append(q.problems, words)
+	q.mu.Unlock()
+	q.tell(words)
+}
+
+func (q *Queue) tell(words string) { q.log.Error("the queue is damaged on disk", "what", words) }
 
 // Queue is an open queue. Its methods may be called by several goroutines at once.
 type Queue struct {
@@ -50,7 +70,6 @@ type Queue struct {
 	readOnly bool
 	lock     *dirLock // nil in memory
 	ids      sequence
-	opened   ID // the largest ID in the store when it was opened
 	disk     *guard
 	fresh    fresh
 	files    *watch // nil in memory
@@ -68,14 +87,23 @@ type Queue struct {
 	readers  sync.WaitGroup
 
 	highest ID // in the store; as marks
-	garbage struct {
+
+	tally    tally // of all that was committed; of the committer goroutine alone
+	mark     *mark // nil in memory
+	was      tally // when the store was opened
+	adopted  bool  // the store had no tally then
+	problems []string
+	name     string // of this queue, which no other has
+
+	repairing bool // nothing is cleaned up, and nothing told that the repair tells
+	garbage   struct {
 		mem   int   // the memory table
 		bytes int64 // of contents whose removal is written in it
 		limit int64
 	}
 	cleaner *cleaner
 	stats   struct {
-		messages, held, bytes, added, removed, groups, damaged, ghosts atomic.Int64
+		messages, held, bytes, added, removed, groups, damaged, ghosts, missing atomic.Int64
 	}
 }
 
@@ -90,6 +118,7 @@ func (q *Queue) Stats() Stats {
 		Groups:   q.stats.groups.Load(),
 		Damaged:  q.stats.damaged.Load(),
 		Ghosts:   q.stats.ghosts.Load(),
+		Missing:  q.stats.missing.Load(),
 	}
 	s.Free, s.Full = q.disk.state()
 	return s
@@ -112,7 +141,7 @@ func (q *Queue) Close() error {
 	q.alarm.Stop()
 	q.cleaner.stop()
 	q.readers.Wait()
-	defer q.fresh.close()
+	defer func() { _ = q.fresh.close() }() // each group was synced
 	if err := q.closeStore(); err != nil {
 		return fmt.Errorf("closing the queue: %w", err)
 	}
@@ -139,8 +168,9 @@ func (q *Queue) awaitCheckpoint() {
 func (q *Queue) closeStore() error {
 	if q.failure() == nil {
 		defer q.lock.release()
-		return q.db.Close()
+		return q.closeInOrder()
 	}
+	defer q.mark.close()
 	closed := make(chan error, 1)
 	go func() { closed <- q.db.Close() }()
 	select {
@@ -150,6 +180,19 @@ func (q *Queue) closeStore() error {
 	case <-time.After(closePatience):
 		return q.failure()
 	}
+}
+
+// closeInOrder closes Badger, and notes in the mark what its files look like now.
+func (q *Queue) closeInOrder() error {
+	if err := q.db.Close(); err != nil || q.mark == nil {
+		return err
+	}
+	defer q.mark.close()
+	sizes, err := logSizes(q.files.dir)
+	if err != nil {
+		return err
+	}
+	return q.mark.closed(sizes)
 }
 
 // fail stops the queue at its first storage error: a store that failed once may have lost what it was given before

@@ -34,6 +34,9 @@ func (q *Queue) Load(id ID) (*Record, mail.Content, error) {
 	return rec, mail.Bytes(b), nil
 }
 
+// Record returns what the queue keeps of a message beside its content.
+func (q *Queue) Record(id ID) (*Record, error) { return q.record(id) }
+
 // record reads the record of a message.
 func (q *Queue) record(id ID) (*Record, error) {
 	b, err := q.get(idKey(keyRecord, id))

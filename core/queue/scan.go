@@ -3,8 +3,11 @@ package queue
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
-	"log/slog"
+	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -16,32 +19,71 @@ import (
 // records of removed messages that came back. A record that can't be read is logged, counted in Stats and left where it
 // is. Recover ends with the first error of fn.
 func (q *Queue) Recover(ctx context.Context, fn func(*Record) error) error {
-	lowest := q.opened + 1
+	lowest := q.was.highest + 1
 	var dead [][]byte
+	var is tally
 	err := q.view(func(txn *badger.Txn) error {
 		gone, err := loadRemovals(txn)
 		if err != nil {
 			return err
 		}
-		s := &scan{q: q, txn: txn, ctx: ctx, gone: gone, upTo: q.opened}
+		s := &scan{q: q, txn: txn, ctx: ctx, gone: gone, upTo: q.was.highest}
 		err = s.run(func(rec *Record, err error) error {
 			lowest = min(lowest, rec.ID)
+			is.added++
+			is.set ^= token(rec.ID)
 			q.countRecovered(rec, err)
 			if err != nil {
-				q.log.LogAttrs(ctx, slog.LevelError, "a message in the queue can't be read",
-					slog.String("id", rec.ID.String()), slog.Any("error", err))
+				q.logDamaged(ctx, rec.ID, err)
 				return nil
 			}
 			return fn(rec)
 		})
-		dead = append(s.ghosts, orphans(txn, q.opened)...)
+		dead = append(s.ghosts, orphans(txn, q.was.highest)...)
+		dead = append(dead, forgotten(txn, time.Now())...)
 		q.stats.ghosts.Add(int64(len(s.ghosts)))
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return q.sweep(ctx, dead, lowest)
+	accept, err := q.compare(is)
+	if err != nil {
+		return err
+	}
+	if len(q.problems) > 0 && !q.repairing && q.enter() {
+		go q.audit(context.WithoutCancel(ctx))
+	}
+	return q.sweep(ctx, dead, lowest, accept)
+}
+
+// compare names what is missing of the messages that should be there. What it returns makes the tally agree, for a store
+// of an earlier version that has none.
+func (q *Queue) compare(is tally) (*found, error) {
+	f := found{count: is.live() - q.was.live(), set: is.set ^ q.was.set}
+	if q.adopted {
+		return &f, nil
+	}
+	if !f.differs() {
+		if q.files == nil {
+			return nil, nil
+		}
+		return nil, os.RemoveAll(filepath.Join(q.files.dir, asideName))
+	}
+	q.stats.missing.Store(f.missing())
+	q.trouble(f.words(is, q.was))
+	return nil, nil
+}
+
+// words says what is missing.
+func (f found) words(is, was tally) string {
+	switch {
+	case f.count < 0:
+		return fmt.Sprintf("%d messages are there of the %d that should be: %d are missing at the least", is.live(), was.live(), -f.count)
+	case f.count > 0:
+		return fmt.Sprintf("%d messages are there where %d should be: removed ones have come back, and others may be missing", is.live(), was.live())
+	}
+	return fmt.Sprintf("%d messages are there, as many as should be, but not the same ones: one is missing at the least", is.live())
 }
 
 func (q *Queue) countRecovered(rec *Record, err error) {
@@ -55,7 +97,7 @@ func (q *Queue) countRecovered(rec *Record, err error) {
 }
 
 // sweep removes keys and notes the oldest message that is left.
-func (q *Queue) sweep(ctx context.Context, dead [][]byte, lowest ID) error {
+func (q *Queue) sweep(ctx context.Context, dead [][]byte, lowest ID, accept *found) error {
 	const atOnce = 1000
 	for len(dead) > 0 {
 		n := min(len(dead), atOnce)
@@ -64,7 +106,8 @@ func (q *Queue) sweep(ctx context.Context, dead [][]byte, lowest ID) error {
 		}
 		dead = dead[n:]
 	}
-	o := &op{}
+	o := &op{accept: accept}
+	q.newName(o)
 	o.put([]byte{keyLowest}, idKey(keyLowest, lowest))
 	return q.do(ctx, o, true)
 }
@@ -93,6 +136,19 @@ func orphans(txn *badger.Txn, upTo ID) [][]byte {
 	return dead
 }
 
+// forgotten returns the keys of imports that need not be remembered any longer.
+func forgotten(txn *badger.Txn, now time.Time) (dead [][]byte) {
+	_ = each(txn, keyRestored, func(item *badger.Item) error {
+		return item.Value(func(b []byte) error {
+			if len(b) < 8 || binary.BigEndian.Uint64(b) < uint64(now.Unix()) {
+				dead = append(dead, item.KeyCopy(nil))
+			}
+			return nil
+		})
+	})
+	return dead
+}
+
 // List calls fn for every message that the filter selects, in the order of their IDs, on a snapshot: what is added or
 // removed meanwhile does not show or vanish, and nothing waits for it. A message whose record is damaged is shown with
 // its ID and why, as held. List ends with the first error of fn.
@@ -110,17 +166,7 @@ func (q *Queue) List(ctx context.Context, f Filter, fn func(*Record) error) erro
 		}
 		return fn(rec)
 	}
-	if err := q.flush(ctx); err != nil {
-		return err
-	}
-	err := q.view(func(txn *badger.Txn) error {
-		s := &scan{q: q, txn: txn, ctx: ctx, gone: &removals{}}
-		if q.readOnly {
-			var err error
-			if s.gone, err = loadRemovals(txn); err != nil {
-				return err
-			}
-		}
+	err := q.scan(ctx, func(s *scan) error {
 		if len(f.IDs) > 0 {
 			return s.some(f.IDs, show)
 		}
@@ -130,6 +176,28 @@ func (q *Queue) List(ctx context.Context, f Filter, fn func(*Record) error) erro
 		return nil
 	}
 	return err
+}
+
+// scan calls fn with a scan of a snapshot.
+func (q *Queue) scan(ctx context.Context, fn func(*scan) error) error {
+	if err := q.flush(ctx); err != nil {
+		return err
+	}
+	return q.view(func(txn *badger.Txn) error {
+		s := &scan{q: q, txn: txn, ctx: ctx, gone: &removals{}}
+		if q.readOnly {
+			var err error
+			if s.gone, err = loadRemovals(txn); err != nil {
+				return err
+			}
+		}
+		return fn(s)
+	})
+}
+
+// each calls fn for every record; where it is damaged, with the ID alone and why.
+func (q *Queue) each(ctx context.Context, fn func(*Record, error) error) error {
+	return q.scan(ctx, func(s *scan) error { return s.run(fn) })
 }
 
 var errEnough = errors.New("enough")

@@ -137,7 +137,7 @@ func (q *Queue) Delete(id ID, done func(error)) {
 		o.remove(rec)
 	case errors.Is(err, ErrDamaged): // how many chunks it has is lost with it; Recover finds them
 		o.drops = [][]byte{idKey(keyRecord, id), idKey(keyContent, id)}
-		o.removed, o.change.removed = id, 1
+		o.removed, o.change.removed, o.change.set = id, 1, token(id)
 	case errors.Is(err, ErrNotFound): // as the committer will say, in its turn
 	default:
 		done(err)
@@ -150,7 +150,7 @@ func (q *Queue) Delete(id ID, done func(error)) {
 func (o *op) remove(rec *Record) {
 	o.drops = append(contentKeys(rec.ID, rec.Size), idKey(keyRecord, rec.ID))
 	o.removed = rec.ID
-	o.change = figures{messages: -1, held: -one(rec.wasHeld), bytes: -rec.Size, removed: 1}
+	o.change = figures{messages: -1, held: -one(rec.wasHeld), bytes: -rec.Size, removed: 1, set: token(rec.ID)}
 }
 
 // join adds what another op does to this one.
@@ -161,6 +161,7 @@ func (o *op) join(other *op) {
 	o.change.held += other.change.held
 	o.change.bytes += other.change.bytes
 	o.change.added += other.change.added
+	o.change.set ^= other.change.set
 }
 
 func one(b bool) int64 {
@@ -253,7 +254,7 @@ func (q *Queue) finish(ctx context.Context, d *draft) (*op, error) {
 	if !q.fits(q.weigh(o)) {
 		return nil, errTooLarge
 	}
-	o.change = figures{messages: 1, held: one(d.rec.Held != ""), bytes: d.rec.Size, added: 1}
+	o.change = figures{messages: 1, held: one(d.rec.Held != ""), bytes: d.rec.Size, added: 1, set: token(d.rec.ID)}
 	return o, nil
 }
 

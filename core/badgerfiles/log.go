@@ -1,4 +1,4 @@
-package queue
+package badgerfiles
 
 import (
 	"bufio"
@@ -9,18 +9,12 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 )
 
-// valueLogHeader is the length of what stands before the first entry of a value-log file: a key ID and an IV.
-const valueLogHeader = 20
-
-var errUnsound = errors.New("a file of the value log is damaged")
-
-// checkValueLog reads a whole value-log file that Badger has finished and returns an error when an entry is damaged.
-func checkValueLog(path string) error {
+// CheckLog reads a whole value-log file that Badger has finished and returns a Damage when an entry is not good.
+func CheckLog(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -28,49 +22,61 @@ func checkValueLog(path string) error {
 	defer f.Close()
 	offset, err := soundUpTo(f)
 	if err != nil {
-		return fmt.Errorf("%w: %s at offset %d: %w", errUnsound, path, offset, err)
+		return &Damage{path, offset, err}
 	}
 	return nil
 }
 
-// protectValueLog keeps what follows a damaged entry in the newest value-log file. Badger takes the first bad entry of
-// that file for the end of what a crash left, and cuts the file off there. A file that is not the newest is left as it
-// is, so where there is something good after the bad, an empty one is put behind it.
-func protectValueLog(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	newest := 0
-	for _, e := range entries {
-		newest = max(newest, number(e.Name(), logSuffix))
-	}
-	f, err := os.Open(filepath.Join(dir, logName(newest)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// CheckNewestLog is CheckLog for the file that was being written: what a crash leaves at its end is no damage.
+func CheckNewestLog(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	offset, err := soundUpTo(f)
-	if err == nil {
+	offset, bad := soundUpTo(f)
+	if bad == nil {
 		return nil
 	}
 	more, err := goodAfter(f, offset)
-	if err != nil || !more {
+	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, logName(newest+1)), make([]byte, valueLogHeader), 0o600)
+	if !more {
+		return nil
+	}
+	return &Damage{path, offset, errBadEntry}
+}
+
+// KeepNewestLog keeps what follows a damaged entry in the newest value-log file, and returns the Damage. Badger takes the
+// first bad entry of that file for the end of what a crash left, and cuts the file off there. A file that is not the
+// newest is left as it is, so where there is something good after the bad, an empty one is put behind it.
+func KeepNewestLog(dir string) (*Damage, error) {
+	list, err := List(dir, LogSuffix)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	newest := list[len(list)-1]
+	var damage *Damage
+	err = CheckNewestLog(filepath.Join(dir, LogName(newest)))
+	if !errors.As(err, &damage) {
+		return nil, err
+	}
+	return damage, PutEmptyLog(dir, newest+1)
+}
+
+// PutEmptyLog makes an empty value-log file, so that Badger neither cuts off the one before it nor uses the number again.
+func PutEmptyLog(dir string, n int) error {
+	return os.WriteFile(filepath.Join(dir, LogName(n)), make([]byte, HeaderLength), 0o600)
 }
 
 // soundUpTo returns the offset of the first entry that is not good, and why it is not; nil at the end of the file.
 func soundUpTo(f *os.File) (int64, error) {
 	r := &summing{r: bufio.NewReaderSize(f, 256<<10), sum: crc32.New(castagnoli)}
-	if _, err := r.r.Discard(valueLogHeader); err != nil {
+	if _, err := r.r.Discard(HeaderLength); err != nil {
 		return 0, err
 	}
-	offset := int64(valueLogHeader)
+	offset := int64(HeaderLength)
 	for {
 		if _, err := r.r.Peek(1); err == io.EOF {
 			return offset, nil
@@ -83,7 +89,7 @@ func soundUpTo(f *os.File) (int64, error) {
 	}
 }
 
-// goodAfter reports whether a good entry of ours stands somewhere after the offset.
+// goodAfter reports whether a good entry stands somewhere after the offset.
 func goodAfter(f *os.File, offset int64) (bool, error) {
 	end, err := lastByte(f, offset)
 	if err != nil {
@@ -93,17 +99,8 @@ func goodAfter(f *os.File, offset int64) (bool, error) {
 	if _, err := f.ReadAt(b, offset); err != nil {
 		return false, err
 	}
-	for i := 0; i+minEntry <= len(b); i++ {
-		// No meta data, and a key of one of our lengths with Badger's 8 bytes behind it.
-		if b[i] != 0 || b[i+1] != 0 || b[i+2] != idKeyLength+8 && b[i+2] != chunkKeyLength+8 {
-			continue
-		}
-		r := &summing{r: bufio.NewReader(bytes.NewReader(b[i:])), sum: crc32.New(castagnoli)}
-		if _, err := r.entry(); err == nil {
-			return true, nil
-		}
-	}
-	return false, nil
+	_, found := search(b, 0)
+	return found, nil
 }
 
 // lastByte returns where the zeros begin that fill f to its end, or offset when there is nothing else after it. A file
@@ -126,13 +123,7 @@ func lastByte(f *os.File, offset int64) (int64, error) {
 	}
 }
 
-// minEntry is the length of an entry's lengths, key and checksum at the least.
-const minEntry = 5 + idKeyLength + 8 + 4
-
-// An entry is a byte of meta data, one of the user's, the lengths of key and value and the time of expiry as varints,
-// key, value, and the CRC-32C of all that.
-
-// summing reads bytes and sums them up.
+// summing reads bytes and sums them up. It reads what parse reads, but of a file that need not fit into memory.
 type summing struct {
 	r   *bufio.Reader
 	sum hash.Hash32
