@@ -23,7 +23,7 @@ import (
 // BenchmarkBesideDovecot measures our IMAP and Dovecot's, one after the other in each round, each on a Maildir of its own
 // with the same 10,000 messages. It prints medians and how they relate:
 //
-//	MTA_INTEROP=1 go test -run '^$' -bench BesideDovecot -benchtime 9x ./cmd/mta
+//	MTA_INTEROP=1 go test -run '^$' -bench BesideDovecot -benchtime 7x ./cmd/mta
 func BenchmarkBesideDovecot(b *testing.B) {
 	interop(b, "dovecot")
 	needRoot(b)
