@@ -15,14 +15,26 @@ type Hop struct {
 	Problem   string   // why the host, or some of its addresses, would not do; "" when nothing is known
 }
 
-// Explain finds the hosts of a job as Attempt does, and connects to none of them. The failure is what the recipients would
-// be told where not even that can be done. A job that is stored here has no hosts.
+// Explain finds the hosts of a job with one recipient as Attempt does, and connects to none of them; a router is asked. The
+// failure is what the recipient would be told where not even that can be done. A job that is stored here has no hosts.
 func (d *Deliverer) Explain(ctx context.Context, job *Job) (hops []Hop, failure *Outcome) {
 	way, ok := d.o.Ways[job.Route]
 	if !ok || way.Kind == KindStore {
 		return nil, nil
 	}
-	a := &attempt{Deliverer: d, job: job, way: way}
+	a := &attempt{Deliverer: d, job: job, way: way, outcomes: make([]Outcome, len(job.Envelope.To))}
+	if way.Kind == KindRouter {
+		list, err := a.hops(ctx)
+		if err != nil {
+			o := unrouted(err)
+			return nil, &o
+		}
+		parts := a.divide(list)
+		if len(parts) == 0 {
+			return nil, &a.outcomes[0]
+		}
+		a = parts[0].attempt
+	}
 	_, hosts, failure := a.destination(ctx)
 	if failure != nil {
 		return nil, failure

@@ -44,7 +44,7 @@ func (e *Engine) Explain(ctx context.Context, q admin.Question) (admin.Explanati
 	}
 	if d.x.Accepted {
 		for _, to := range d.recipients(ctx) {
-			d.x.Ways = append(d.x.Ways, g.explainWay(ctx, to, d.accepted))
+			d.x.Ways = append(d.x.Ways, g.explainWay(ctx, d.from, to, d.accepted))
 		}
 	}
 	return d.x, nil
@@ -54,7 +54,7 @@ func (e *Engine) Explain(ctx context.Context, q admin.Question) (admin.Explanati
 type dialogue struct {
 	g        *generation
 	q        admin.Question
-	to       mail.Address
+	from, to mail.Address
 	x        admin.Explanation
 	server   *smtpd.Server
 	client   net.Conn
@@ -70,6 +70,11 @@ func (e *Engine) newDialogue(g *generation, q admin.Question) (*dialogue, error)
 	var err error
 	if d.to, err = mail.ParseAddress(q.To); err != nil {
 		return nil, fmt.Errorf("the recipient: %w", err)
+	}
+	if q.From != "" {
+		if d.from, err = mail.ParseAddress(q.From); err != nil {
+			return nil, fmt.Errorf("the sender: %w", err)
+		}
 	}
 	ip, err := netip.ParseAddr(cmp.Or(q.IP, "192.0.2.1"))
 	if err != nil {
@@ -247,7 +252,7 @@ func (d *dialogue) recipients(ctx context.Context) []mail.Address {
 }
 
 // explainWay goes the way of one recipient, with the functions that a delivery goes by.
-func (g *generation) explainWay(ctx context.Context, to mail.Address, a *smtpd.Accepted) admin.WayOfOne {
+func (g *generation) explainWay(ctx context.Context, from, to mail.Address, a *smtpd.Accepted) admin.WayOfOne {
 	w := admin.WayOfOne{To: to.String()}
 	r, passed := g.routes.Find(to)
 	for _, miss := range passed {
@@ -263,10 +268,12 @@ func (g *generation) explainWay(ctx context.Context, to mail.Address, a *smtpd.A
 			w.Store, w.Convert = block.Store, block.Convert
 		}
 	}
-	job := &deliver.Job{ID: "explain", Route: r.Name, Domain: to.Domain()}
+	job := &deliver.Job{ID: "explain", Route: r.Name, Domain: to.Domain(), Attempt: 1, Content: mail.Bytes(nil)}
+	job.Envelope.From = from
 	if a != nil {
 		job.Envelope = a.Envelope
 	}
+	job.Envelope.To = []mail.Recipient{{Address: to}}
 	hops, failure := g.deliverer.Explain(ctx, job)
 	for _, h := range hops {
 		w.Hops = append(w.Hops, admin.Hop{Host: h.Host, Addresses: h.Addresses, TLS: h.TLS, Problem: h.Problem})
