@@ -35,7 +35,7 @@ func (e *Engine) openSchedule(ctx context.Context, cfg *config.Config) error {
 	if err := e.schedule.Start(ctx); err != nil {
 		return err
 	}
-	e.intake.running = true
+	e.intake.begin(e.schedule.Offer)
 	return nil
 }
 

@@ -31,10 +31,29 @@ var (
 )
 
 // intake says what happens to a message that does not come from a listener: before the schedule runs, the queue alone
-// takes it, and the schedule finds it there; after the schedule has stopped, nobody does.
+// takes it, and the schedule is offered it at its start; after the schedule has stopped, nobody does.
 type intake struct {
 	sync.RWMutex
 	running, stopped bool
+
+	waiting sync.Mutex // of early
+	early   []*queue.Record
+}
+
+// begin offers the schedule, which runs now, what came before.
+func (i *intake) begin(offer func(*queue.Record, mail.Content)) {
+	i.running = true
+	for _, rec := range i.early {
+		offer(rec, nil)
+	}
+	i.early = nil
+}
+
+// wait keeps a message for the schedule, which does not run yet.
+func (i *intake) wait(rec *queue.Record) {
+	i.waiting.Lock()
+	defer i.waiting.Unlock()
+	i.early = append(i.early, rec)
 }
 
 // Submit puts a plugin's message into the queue, after the checks that a client's would meet.
@@ -164,6 +183,8 @@ func (e *Engine) submit(ctx context.Context, label string, m *queue.Message) (st
 	})
 	if e.intake.running {
 		e.schedule.Offer(rec, m.Content)
+	} else {
+		e.intake.wait(rec)
 	}
 	return rec.ID.String(), nil
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Recover calls fn for every message in the queue, in the order of their IDs. It is called once, after Open and before
-// the first Settle or Delete. It also removes what a crash left: chunks of messages that never were accepted, and
+// Recover calls fn for every message that was in the queue when it was opened, in the order of their IDs; not for what
+// was added since. It is called once, after Open and before the first Settle or Delete. It also removes what a crash left: chunks of messages that never were accepted, and
 // records of removed messages that came back. A record that can't be read is logged, counted in Stats and left where it
 // is. Recover ends with the first error of fn.
 func (q *Queue) Recover(ctx context.Context, fn func(*Record) error) error {
