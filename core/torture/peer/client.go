@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"net/textproto"
+	"strings"
 	"time"
 )
 
@@ -80,8 +81,15 @@ func (c *Client) Data(content []byte) error {
 	if _, err := c.Conn.Write(append(stuffed, ".\r\n"...)); err != nil {
 		return err
 	}
-	_, _, err := c.Text.ReadResponse(250)
-	return err
+	// The whole line, unlike ReadResponse, which takes what a connection ends with for a line.
+	line, err := c.Text.R.ReadString('\n')
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(line, "250 ") {
+		return fmt.Errorf("the answer to the message is %q", line)
+	}
+	return nil
 }
 
 // Send sends one message.

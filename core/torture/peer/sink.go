@@ -51,6 +51,7 @@ type Sink struct {
 	mu       sync.Mutex
 	arrivals []*ledger.Arrival
 	accepted int // connections
+	cuts     [Steps]int
 	open     map[net.Conn]struct{}
 }
 
@@ -85,6 +86,13 @@ func (k *Sink) Arrivals() ([]ledger.Arrival, int) {
 	return values(k.arrivals), k.accepted
 }
 
+// Cuts returns how many connections were cut at each step.
+func (k *Sink) Cuts() [Steps]int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.cuts
+}
+
 // Forget drops the arrivals and returns them.
 func (k *Sink) Forget() []ledger.Arrival {
 	k.mu.Lock()
@@ -113,9 +121,12 @@ func (k *Sink) accept() {
 		k.mu.Unlock()
 		k.serving.Go(func() {
 			s := &session{sink: k, r: bufio.NewReaderSize(c, 64<<10), w: bufio.NewWriter(c)}
-			s.run()
+			cut := s.run()
 			c.Close()
 			k.mu.Lock()
+			if cut {
+				k.cuts[s.cut]++
+			}
 			delete(k.open, c)
 			k.mu.Unlock()
 		})
@@ -157,13 +168,13 @@ func (s *session) at(step Step, line string) error {
 	return nil
 }
 
-// run speaks until the client goes or the connection is to be cut.
-func (s *session) run() {
+// run speaks until the client goes, or the connection is to be cut: then it returns true.
+func (s *session) run() bool {
 	s.cut = s.sink.cut()
 	err := s.at(AtGreeting, "220 sink.example")
 	for err == nil {
 		if s.r.Buffered() == 0 && s.w.Flush() != nil {
-			return
+			return false
 		}
 		var line string
 		if line, err = s.r.ReadString('\n'); err == nil {
@@ -171,6 +182,7 @@ func (s *session) run() {
 		}
 	}
 	_ = s.w.Flush()
+	return err == errCut
 }
 
 func (s *session) command(line string) error {
@@ -232,7 +244,10 @@ func (s *session) data() error {
 	if err != nil {
 		s.sink.wasCut(taken)
 	}
-	s.to, s.cut = nil, Never
+	s.to = nil
+	if err == nil {
+		s.cut = Never
+	}
 	return err
 }
 

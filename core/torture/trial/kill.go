@@ -247,6 +247,10 @@ func Build(ctx context.Context, module, to string, args ...string) error {
 
 // Module finds the folder of the module's go.mod at or above dir.
 func Module(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
 	for at := dir; ; at = filepath.Dir(at) {
 		if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
 			return at, nil
