@@ -34,6 +34,9 @@ type torture struct {
 	seed    uint64
 	kills   int
 	cuts    int
+	fulls   int
+	quick   bool
+	calls   string
 	dir     string // for what is built
 	module  string
 	program string // the server; "" until it is built
@@ -42,6 +45,13 @@ type torture struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if len(os.Args) == 3 && os.Args[1] == handCommand {
+		if err := trial.Hand(ctx, os.Args[2], os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(ctx, os.Args[1:]); err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
 			fmt.Fprintln(os.Stderr, "torture:", err)
@@ -49,6 +59,48 @@ func main() {
 		stop()
 		os.Exit(1)
 	}
+}
+
+// handCommand makes this program the process that uses the queue while system calls fail under it.
+const handCommand = "hand"
+
+// full fills the disk and empties it.
+func (t *torture) full(ctx context.Context) error {
+	program, err := t.server(ctx)
+	if err != nil {
+		return err
+	}
+	f := &trial.Full{Program: program, Address: trial.Loopback(), Seed: t.seed, Cycles: t.fulls, Out: t.out}
+	v, err := f.Run(ctx)
+	return t.judge(v, err)
+}
+
+// steps has the peers cut.
+func (t *torture) steps(ctx context.Context) error {
+	program, err := t.server(ctx)
+	if err != nil {
+		return err
+	}
+	c := &trial.Cuts{Program: program, Address: trial.Loopback(), Rounds: 5, Out: t.out}
+	v, err := c.Run(ctx)
+	return t.judge(v, err)
+}
+
+// errors lets system calls fail.
+func (t *torture) errors(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	calls := trial.Failures(t.calls)
+	if t.quick {
+		for i := range calls {
+			calls[i].Most = 6
+		}
+	}
+	f := &trial.Fail{Hand: []string{self, handCommand}, Calls: calls, Out: t.out}
+	v, err := f.Run(ctx)
+	return t.judge(v, err)
 }
 
 // part is a part of the torture.
@@ -60,6 +112,9 @@ type part struct {
 var parts = []part{
 	{"mutants", "deliberate mistakes in the server, each of which must be caught", (*torture).mutants},
 	{"power", "cuts of the power under load, at moments of the past of a disk that remembers it (root)", (*torture).power},
+	{"full", "the disk is filled by somebody else under load, and emptied again (root)", (*torture).full},
+	{"cuts", "peers that cut the connection at every step of the dialogue", (*torture).steps},
+	{"errors", "each system call that the queue makes fails once, by strace", (*torture).errors},
 	{"kill", "SIGKILL of the server and of plugins under load, and peers that cut", (*torture).kill},
 }
 
@@ -69,6 +124,9 @@ func run(ctx context.Context, args []string) (err error) {
 	flags.Uint64Var(&t.seed, "seed", rand.Uint64()>>32, "of all decisions")
 	flags.IntVar(&t.kills, "kills", 40, "cycles of the part kill")
 	flags.IntVar(&t.cuts, "cuts", 60, "cuts of the part power")
+	flags.IntVar(&t.fulls, "fulls", 10, "cycles of the part full")
+	flags.StringVar(&t.calls, "calls", "", "only these system calls of the part errors, separated by commas")
+	flags.BoolVar(&t.quick, "quick", false, "only the first of the errors, and fewer mutants at a time: what fits into two minutes")
 	flags.StringVar(&t.program, "program", "", "the server program (default: it is built from this module)")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: go run ./core/torture [flags] [part ...]\n\nparts, all in this order unless some are named:")
@@ -166,7 +224,12 @@ func (t *torture) judge(v ledger.Verdict, err error) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range v.Faults {
+	const enough = 20
+	for i, f := range v.Faults {
+		if i == enough {
+			fmt.Fprintf(t.out, "  and %d more\n", len(v.Faults)-enough)
+			break
+		}
 		fmt.Fprintln(t.out, "  "+f.String())
 	}
 	fmt.Fprintf(t.out, "in all: %v\n", v)

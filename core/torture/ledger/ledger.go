@@ -1,7 +1,8 @@
 // Package ledger holds what was handed to a server against what came out of it.
 //
 // It is the judge of every trial: it knows no server, no disk and no clock of its own, only what its callers wrote down,
-// and it says what breaks the promise: lost, doubled, resurrected, changed, misreported, stray or stuck. A message that
+// and it says what breaks the promise: lost, doubled, resurrected, changed, misreported, stray, denied
+// or stuck. A message that
 // comes twice is excused in one case only (RFC 1047): the peer had the final dot, and its reply may not have been written
 // down, because it did not go out whole or because the server was killed. Such copies are counted, never passed over.
 package ledger
@@ -53,6 +54,7 @@ type Ledger struct {
 	offered  map[string]*offer
 	arrivals []Arrival
 	outages  []Outage
+	denied   []Fault
 	done     map[string]time.Time // the server's ID → when its log said that nothing is left to do
 	queued   map[string]bool      // our ID → it is in the queue at the end
 }
@@ -79,6 +81,13 @@ func (l *Ledger) Ack(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.offered[id].acked = true
+}
+
+// Deny notes that the server refused a message for good.
+func (l *Ledger) Deny(id, reply string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.denied = append(l.denied, Fault{Denied, id, "was refused with " + reply})
 }
 
 // Arrive notes what a sink took.
@@ -122,6 +131,7 @@ const (
 	Changed     Kind = "changed"     // another body, or another recipient, than was sent
 	Misreported Kind = "misreported" // a failure was reported that was none, or the other way round
 	Stray       Kind = "stray"       // nobody sent it
+	Denied      Kind = "denied"      // refused for good, and the trouble was the server's own
 	Stuck       Kind = "stuck"       // acknowledged, in the queue, and not delivered though its peer is there
 )
 
@@ -171,7 +181,7 @@ func (v Verdict) Kinds() map[Kind]int {
 func (l *Ledger) Audit() Verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	v := Verdict{Offered: len(l.offered), Outages: len(l.outages)}
+	v := Verdict{Offered: len(l.offered), Outages: len(l.outages), Faults: slices.Clone(l.denied)}
 	copies := map[string][]Arrival{}
 	for _, a := range l.arrivals {
 		v.Arrived++

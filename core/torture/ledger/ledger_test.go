@@ -35,6 +35,7 @@ func TestLedgerBites(t *testing.T) {
 		outages []Outage
 		done    map[string]float64
 		queued  []string
+		denied  []string
 		want    []string // parts of the faults, in their order; none: all is well
 		excused int
 	}{
@@ -76,6 +77,7 @@ func TestLedgerBites(t *testing.T) {
 		{name: "delivered, and reported as failed", arrived: []Arrival{first, second, with(came(2, 1), func(a *Arrival) { a.Report = true }), report},
 			want: []string{"doubled: message 2", "misreported: message 2 was reported"}},
 		{name: "refused, and delivered", arrived: []Arrival{first, second, came(4, 0)}, want: []string{"misreported: message 4 was delivered"}},
+		{name: "refused for good by the server", arrived: []Arrival{first, second, report}, denied: []string{"3"}, want: []string{"denied: message 3 was refused with 554"}},
 		{name: "reported twice", arrived: []Arrival{first, second, report, with(report, func(a *Arrival) { a.When = at(1) })}, want: []string{"doubled: message 4"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -94,6 +96,9 @@ func TestLedgerBites(t *testing.T) {
 			}
 			for _, id := range c.queued {
 				l.Queued(id)
+			}
+			for _, id := range c.denied {
+				l.Deny(id, "554 5.3.0 no")
 			}
 			l.Arrive(c.arrived...)
 			v := l.Audit()

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"net/textproto"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -86,10 +87,12 @@ func (c *Client) Data(content []byte) error {
 	if err != nil {
 		return err
 	}
-	if !strings.HasPrefix(line, "250 ") {
-		return fmt.Errorf("the answer to the message is %q", line)
+	code, text, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
+	if code == "250" {
+		return nil
 	}
-	return nil
+	n, _ := strconv.Atoi(code)
+	return &textproto.Error{Code: n, Msg: text}
 }
 
 // Send sends one message.

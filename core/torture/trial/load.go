@@ -2,7 +2,9 @@ package trial
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"net/textproto"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +18,7 @@ import (
 type book interface {
 	Offer(m ledger.Message)
 	Ack(id string)
+	Deny(id, reply string)
 }
 
 // load hands messages to a server over some connections until it is told to stop. A message is never sent again: what
@@ -24,10 +27,9 @@ type load struct {
 	address string
 	next    *atomic.Int64 // the number of the last message
 	pause   time.Duration // between two messages of a connection
-	later   bool          // some are put off by their peer for as long as it lasts
 	book    book
 	taken   atomic.Int64 // acknowledged
-	refused atomic.Int64 // not, with a reply
+	full    atomic.Int64 // not, for want of space: 452
 
 	stopped atomic.Bool
 	workers sync.WaitGroup
@@ -59,10 +61,10 @@ func (g *load) session() error {
 	defer c.Close()
 	for !g.stopped.Load() {
 		n := int(g.next.Add(1))
-		m, from, body := message(n, g.later)
+		m, from, body := message(n)
 		g.book.Offer(m)
 		if err := c.Send(from, m.To, peer.Numbered(m.ID, body)); err != nil {
-			g.refused.Add(1)
+			g.refusedBy(m.ID, err)
 			return err
 		}
 		g.book.Ack(m.ID)
@@ -74,17 +76,35 @@ func (g *load) session() error {
 	return nil
 }
 
-// message makes message n: to one of two hosts, and one in 40 is refused there. Of the others every third is put off there
-// when some are to come later. Its sender's name is its number, so that a report tells what it is about.
-func message(n int, later bool) (m ledger.Message, from string, body []byte) {
+// refusedBy looks at the reply to a message that was not acknowledged, if there is one.
+func (g *load) refusedBy(id string, err error) {
+	reply := new(textproto.Error)
+	switch {
+	case !errors.As(err, &reply):
+	case reply.Code == 452:
+		g.full.Add(1)
+	case reply.Code >= 500:
+		g.book.Deny(id, reply.Error())
+	}
+}
+
+// The names of recipients whom the sinks refuse, or put off.
+const (
+	nobody = "nobody"
+	later  = "later"
+)
+
+// message makes message n: to one of two hosts, where one in 40 is refused, and of the others every third put off. Its
+// sender's name is its number, so that a report tells what it is about.
+func message(n int) (m ledger.Message, from string, body []byte) {
 	body = BodyOf(n)
 	name, host := "u", []string{"one", "two"}[n%2]
 	m = ledger.Message{ID: fmt.Sprint(n), Sum: peer.Sum(body), Refused: n%40 == 39}
 	switch {
 	case m.Refused:
-		name, host = "nobody", []string{"one", "two"}[n/40%2]
-	case later && n%3 == 0:
-		name = "later"
+		name, host = nobody, []string{"one", "two"}[n/40%2]
+	case n%3 == 0:
+		name = later
 	}
 	m.To = fmt.Sprintf("%s%d@%s.example", name, n, host)
 	return m, fmt.Sprintf("<m%d@back.example>", n), body
@@ -103,9 +123,9 @@ func BodyOf(n int) []byte {
 // refusal is the sinks' reply to the recipients of messages that are to be refused or put off.
 func refusal(to string) string {
 	switch {
-	case strings.HasPrefix(to, "nobody"):
+	case strings.HasPrefix(to, nobody):
 		return "550 5.1.1 nobody here"
-	case strings.HasPrefix(to, "later"):
+	case strings.HasPrefix(to, later):
 		return "450 4.2.1 not now"
 	}
 	return ""

@@ -152,7 +152,7 @@ func (r *recording) record(ctx context.Context, p *Power, dir, options string) (
 }
 
 func (r *recording) load(ctx context.Context, p *Power) error {
-	g := &load{address: p.Address, next: &p.next, pause: p.Pause, later: true, book: stamped{r}}
+	g := &load{address: p.Address, next: &p.next, pause: p.Pause, book: stamped{r}}
 	g.start(p.Connections)
 	pause(ctx, p.Length)
 	g.stop()
@@ -170,6 +170,9 @@ func (s stamped) Offer(m ledger.Message) { s.history.Offer(m) }
 
 // Ack notes that it was acknowledged.
 func (s stamped) Ack(id string) { s.history.Ack(id, s.disk.Position()) }
+
+// Deny notes nothing.
+func (s stamped) Deny(string, string) {}
 
 func (r *recording) sinks(p *Power) (list []*peer.Sink, addresses [2]string, err error) {
 	for i := range addresses {

@@ -194,6 +194,9 @@ func (s *Server) Dead() bool {
 	}
 }
 
+// End says how a process that is dead ended.
+func (s *Server) End() string { return s.cmd.ProcessState.String() }
+
 // errNotReady says that a server did not become ready.
 var errNotReady = errors.New("the server did not become ready")
 
