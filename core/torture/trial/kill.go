@@ -89,22 +89,39 @@ func (k *Kill) batch(ctx context.Context, cycles int) (v ledger.Verdict, err err
 	return k.stage.end(ctx, book)
 }
 
-// cycle lets the server work for a while, kills it, and starts it again. One in four is killed while it still starts.
+// decision is what is done in one cycle.
+type decision struct {
+	early  bool // the server is killed while it still starts
+	plugin int  // which of its plugins is killed before; -1: none
+	look   bool // the queue is listed from the files that the dead server left
+	before time.Duration
+	after  time.Duration // a plugin was killed, or would have been
+}
+
+func decide(chance *rand.Rand) decision {
+	d := decision{early: chance.IntN(4) == 0, plugin: chance.IntN(100), look: chance.IntN(10) == 0}
+	if chance.IntN(3) > 0 {
+		d.plugin = -1
+	}
+	d.before = time.Duration(chance.IntN(250)) * time.Millisecond
+	d.after = time.Duration(chance.IntN(250)) * time.Millisecond
+	return d
+}
+
+// cycle lets the server work for a while, kills it, and starts it again.
 func (k *Kill) cycle(ctx context.Context, book *ledger.Ledger) error {
-	early, plugin := k.chance.IntN(4) == 0, k.chance.IntN(3) == 0
-	which, look := k.chance.IntN(100), k.chance.IntN(10) == 0
-	before, after := k.chance.IntN(250), k.chance.IntN(250)
-	if !early {
+	d := decide(k.chance)
+	if !d.early {
 		if err := k.stage.server.Ready(ctx); err != nil {
 			return err
 		}
 	}
-	pause(ctx, time.Duration(before)*time.Millisecond)
-	if pids := k.stage.server.Plugins(ctx); plugin && len(pids) > 0 {
-		_ = syscall.Kill(pids[which%len(pids)], syscall.SIGKILL)
+	pause(ctx, d.before)
+	if pids := k.stage.server.Plugins(ctx); d.plugin >= 0 && len(pids) > 0 {
+		_ = syscall.Kill(pids[d.plugin%len(pids)], syscall.SIGKILL)
 		k.plugins++
 	}
-	pause(ctx, time.Duration(after)*time.Millisecond)
+	pause(ctx, d.after)
 	o := ledger.Outage{Open: k.stage.connections()}
 	if k.stage.server.Dead() {
 		return fmt.Errorf("the server died by itself; its log ends with\n%s", k.stage.server.Log())
@@ -113,7 +130,7 @@ func (k *Kill) cycle(ctx context.Context, book *ledger.Ledger) error {
 	if err := k.stage.server.Kill(ctx); err != nil {
 		return err
 	}
-	if look { // from the files that the dead server left
+	if d.look {
 		if out, err := k.stage.server.Command("queue", "list").CombinedOutput(); err != nil {
 			return fmt.Errorf("mta queue list: %w\n%s", err, out)
 		}
