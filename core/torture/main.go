@@ -35,7 +35,7 @@ type torture struct {
 	kills   int
 	cuts    int
 	fulls   int
-	quick   bool
+	errs    int
 	calls   string
 	dir     string // for what is built
 	module  string
@@ -45,8 +45,8 @@ type torture struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if len(os.Args) == 3 && os.Args[1] == handCommand {
-		if err := trial.Hand(ctx, os.Args[2], os.Stdout); err != nil {
+	if len(os.Args) == 4 && os.Args[1] == handCommand {
+		if err := trial.Hand(ctx, os.Args[2], os.Args[3], os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -92,13 +92,7 @@ func (t *torture) errors(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	calls := trial.Failures(t.calls)
-	if t.quick {
-		for i := range calls {
-			calls[i].Most = 6
-		}
-	}
-	f := &trial.Fail{Hand: []string{self, handCommand}, Calls: calls, Out: t.out}
+	f := &trial.Fail{Hand: []string{self, handCommand}, Calls: trial.Failures(t.calls), Most: t.errs, Out: t.out}
 	v, err := f.Run(ctx)
 	return t.judge(v, err)
 }
@@ -114,7 +108,7 @@ var parts = []part{
 	{"power", "cuts of the power under load, at moments of the past of a disk that remembers it (root)", (*torture).power},
 	{"full", "the disk is filled by somebody else under load, and emptied again (root)", (*torture).full},
 	{"cuts", "peers that cut the connection at every step of the dialogue", (*torture).steps},
-	{"errors", "each system call that the queue makes fails once, by strace", (*torture).errors},
+	{"errors", "each system call that the queue makes fails once", (*torture).errors},
 	{"kill", "SIGKILL of the server and of plugins under load, and peers that cut", (*torture).kill},
 }
 
@@ -122,11 +116,11 @@ func run(ctx context.Context, args []string) (err error) {
 	t := &torture{out: os.Stdout}
 	flags := flag.NewFlagSet("torture", flag.ContinueOnError)
 	flags.Uint64Var(&t.seed, "seed", rand.Uint64()>>32, "of all decisions")
-	flags.IntVar(&t.kills, "kills", 40, "cycles of the part kill")
-	flags.IntVar(&t.cuts, "cuts", 60, "cuts of the part power")
-	flags.IntVar(&t.fulls, "fulls", 10, "cycles of the part full")
+	flags.IntVar(&t.kills, "kills", 20, "cycles of the part kill")
+	flags.IntVar(&t.cuts, "cuts", 20, "cuts of the part power")
+	flags.IntVar(&t.fulls, "fulls", 4, "cycles of the part full")
 	flags.StringVar(&t.calls, "calls", "", "only these system calls of the part errors, separated by commas")
-	flags.BoolVar(&t.quick, "quick", false, "only the first of the errors, and fewer mutants at a time: what fits into two minutes")
+	flags.IntVar(&t.errs, "errors", 3, "of each kind of error, how many calls fail in the part errors; 0: each call in its turn")
 	flags.StringVar(&t.program, "program", "", "the server program (default: it is built from this module)")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: go run ./core/torture [flags] [part ...]\n\nparts, all in this order unless some are named:")

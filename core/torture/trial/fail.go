@@ -12,33 +12,33 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
+	"github.com/pabal-mta/mta/core/torture/failing"
 	"github.com/pabal-mta/mta/core/torture/ledger"
 )
 
 // Fail is a trial in which a system call fails: the first of its kind, then the second, and so on to the last. A Hand uses
-// the queue meanwhile, and afterwards the queue is opened without the failure and held against what the Hand was
-// promised. strace makes the failures; it counts the calls of each thread by itself.
+// the queue meanwhile, and afterwards the queue is opened without the failure and held against what the Hand was promised.
 type Fail struct {
-	Hand  []string // a command that runs Hand in the directory that is its last argument
+	Hand  []string // a command that arms itself for a call and runs Hand in a directory, its last two arguments
 	Calls []Failure
+	Most  int       // of each kind of failure, so many are tried at most; 0: all
 	Out   io.Writer // a line for each kind of failure
 }
 
-// Failure is one kind of failure.
+// Failure is a kind of system call and how it fails.
 type Failure struct {
-	Call  string // as strace names it
-	Error string // EIO
-	Most  int    // failures that are tried at most; 0: all
+	Call  string
+	Error syscall.Errno
 }
 
 // Failures are those of the disk, and of the table of open files; of some system calls alone, separated by commas, or all.
 func Failures(of string) (list []Failure) {
 	for _, f := range []Failure{
-		{Call: "fsync", Error: "EIO"}, {Call: "msync", Error: "EIO"}, {Call: "pwrite64", Error: "EIO"}, {Call: "write", Error: "EIO"},
-		{Call: "renameat", Error: "EIO"}, {Call: "ftruncate", Error: "EIO"}, {Call: "openat", Error: "EIO"}, {Call: "mmap", Error: "EIO"},
-		{Call: "unlinkat", Error: "EIO"}, {Call: "write", Error: "ENOSPC"}, {Call: "ftruncate", Error: "ENOSPC"},
-		{Call: "openat", Error: "ENOSPC"}, {Call: "openat", Error: "EMFILE"},
+		{"fsync", syscall.EIO}, {"msync", syscall.EIO}, {"pwrite64", syscall.EIO}, {"write", syscall.EIO}, {"renameat", syscall.EIO},
+		{"ftruncate", syscall.EIO}, {"openat", syscall.EIO}, {"mmap", syscall.ENOMEM}, {"unlinkat", syscall.EIO}, {"write", syscall.ENOSPC},
+		{"pwrite64", syscall.ENOSPC}, {"ftruncate", syscall.ENOSPC}, {"openat", syscall.ENOSPC}, {"openat", syscall.EMFILE},
 	} {
 		if of == "" || slices.Contains(strings.Split(of, ","), f.Call) {
 			list = append(list, f)
@@ -49,55 +49,48 @@ func Failures(of string) (list []Failure) {
 
 // Run does it and returns what was found.
 func (f *Fail) Run(ctx context.Context) (v ledger.Verdict, err error) {
-	if _, err := exec.LookPath("strace"); err != nil {
-		return v, fmt.Errorf("%w: %w", ErrNotHere, err)
-	}
 	for _, c := range f.Calls {
 		t := tally{}
 		n := 1
-		for ; c.Most == 0 || n <= c.Most; n++ {
-			w, err := f.nth(ctx, c, n, &t)
+		for ; f.Most == 0 || n <= f.Most; n++ {
+			w, err := f.nth(ctx, failing.Failure{Call: c.Call, Error: c.Error, Nth: n}, &t)
 			if errors.Is(err, errNoSuchCall) {
 				break
 			}
+			if errors.Is(err, failing.ErrNotHere) {
+				err = fmt.Errorf("%w: %w", ErrNotHere, err)
+			}
 			if err != nil {
-				return v, fmt.Errorf("%s of call %d of %s: %w", c.Error, n, c.Call, err)
+				return v, fmt.Errorf("call %d of %s: %w", n, c.Call, err)
 			}
 			v = v.Plus(w)
 		}
-		fmt.Fprintf(f.Out, "errors: %-6s of each %-9s: %3d trials, %3d failures; the queue was not opened %d times, stopped %d times, went well %d times; %d faults so far\n",
-			c.Error, c.Call, n-1, t.injected, t.closed, t.stopped, t.well, len(v.Faults))
+		fmt.Fprintf(f.Out, "errors: %-28s of %3d %-9s, each in its turn: the queue was not opened %d times, stopped %d times, went well %d times; %d faults so far\n",
+			c.Error, n-1, c.Call, t.closed, t.stopped, t.well, len(v.Faults))
 	}
 	return v, nil
 }
 
 // tally counts what became of a Hand.
-type tally struct{ injected, closed, stopped, well int }
+type tally struct{ closed, stopped, well int }
 
 var errNoSuchCall = errors.New("there are not so many calls")
 
-// nth lets the n-th call fail.
-func (f *Fail) nth(ctx context.Context, c Failure, n int, t *tally) (v ledger.Verdict, err error) {
+// nth lets one call fail.
+func (f *Fail) nth(ctx context.Context, c failing.Failure, t *tally) (v ledger.Verdict, err error) {
 	dir, err := os.MkdirTemp("", "mta-fail-")
 	if err != nil {
 		return v, err
 	}
 	defer os.RemoveAll(dir)
-	home, trace := filepath.Join(dir, "queue"), filepath.Join(dir, "trace")
-	said, ended, err := f.run(ctx, home, "strace", "-f", "-qq", "-o", trace, "-e", "signal=none", "-e", "trace="+c.Call,
-		"-e", fmt.Sprintf("inject=%s:error=%s:when=%d", c.Call, c.Error, n))
+	home := filepath.Join(dir, "queue")
+	said, calls, ended, err := f.run(ctx, c, home)
 	if err != nil {
 		return v, err
 	}
-	log, err := os.ReadFile(trace)
-	if err != nil {
-		return v, err
-	}
-	injected := bytes.Count(log, []byte("(INJECTED)"))
-	if injected == 0 {
+	if calls < c.Nth {
 		return v, errNoSuchCall
 	}
-	t.injected += injected
 	h, faults := account(said)
 	switch {
 	case !strings.Contains(said, "acked") && ended != nil:
@@ -114,22 +107,26 @@ func (f *Fail) nth(ctx context.Context, c Failure, n int, t *tally) (v ledger.Ve
 		v.Faults = append(v.Faults, ledger.Fault{Kind: ledger.Lost, ID: "-", Why: fmt.Sprintf("and all others: the queue can't be opened: %v", err)})
 	}
 	for i := range v.Faults {
-		v.Faults[i].Why += fmt.Sprintf(" (%s of call %d of %s)", c.Error, n, c.Call)
+		v.Faults[i].Why += fmt.Sprintf(" (%v of call %d of %s)", c.Error, c.Nth, c.Call)
 	}
 	return v, nil
 }
 
 // run runs the Hand to its end.
-func (f *Fail) run(ctx context.Context, home string, before ...string) (said string, ended, err error) {
-	line := append(append(before, f.Hand...), home)
+func (f *Fail) run(ctx context.Context, c failing.Failure, home string) (said string, calls int, ended, err error) {
+	line := append(slices.Clone(f.Hand), c.Call, home)
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	ended = cmd.Run()
-	if e := new(exec.ExitError); ended != nil && !errors.As(ended, &e) {
-		return "", nil, ended
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		return "", 0, nil, err
 	}
-	return out.String(), ended, ctx.Err()
+	calls, err = failing.Serve(cmd.Process.Pid, c)
+	if err != nil {
+		_ = cmd.Process.Kill()
+	}
+	ended = cmd.Wait()
+	return out.String(), calls, ended, errors.Join(err, ctx.Err())
 }
 
 // account reads what a Hand has said.

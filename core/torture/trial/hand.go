@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/pabal-mta/mta/core/queue"
+	"github.com/pabal-mta/mta/core/torture/failing"
 	"github.com/pabal-mta/mta/core/torture/peer"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
@@ -15,11 +16,15 @@ import (
 // handMessages is how many messages a Hand adds; a few thousand bytes each, and one that has to be written in pieces.
 const handMessages = 24
 
-// Hand uses the queue in dir without a server, and says on w what it has done, so that it can be run where the system
-// fails under it: "offer N SUM" before a message is added, "acked N" when that is durable, "settling N" before its removal
+// Hand arms itself, so that calls of that kind may fail from now on, uses the queue in dir without a server, and says on w what it has done: "offer N SUM" before a message is added, "acked N" when that is durable, "settling N" before its removal
 // is asked for and "settled N" when that is durable. At the first error of the queue it says "failed", and tries once more:
 // a queue that failed once must take nothing any more. An error says that the queue could not be opened or closed.
-func Hand(ctx context.Context, dir string, w io.Writer) (err error) {
+func Hand(ctx context.Context, call, dir string, w io.Writer) (err error) {
+	if call != "" {
+		if err := failing.Arm(call); err != nil {
+			return err
+		}
+	}
 	q, err := queue.Open(dir, queue.Options{MinFree: -1})
 	if err != nil {
 		return err

@@ -115,7 +115,7 @@ func TestWhatAHandSaidIsAccounted(t *testing.T) {
 func TestHandInADirectory(t *testing.T) {
 	dir := t.TempDir()
 	var said said
-	if err := Hand(t.Context(), dir, &said); err != nil {
+	if err := Hand(t.Context(), "", dir, &said); err != nil {
 		t.Fatal(err)
 	}
 	h, faults := account(string(said))
