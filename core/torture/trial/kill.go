@@ -94,6 +94,7 @@ type decision struct {
 	early  bool // the server is killed while it still starts
 	plugin int  // which of its plugins is killed before; -1: none
 	look   bool // the queue is listed from the files that the dead server left
+	twin   bool // a second server is started in the same home, which must not disturb the first
 	before time.Duration
 	after  time.Duration // a plugin was killed, or would have been
 }
@@ -103,6 +104,7 @@ func decide(chance *rand.Rand) decision {
 	if chance.IntN(3) > 0 {
 		d.plugin = -1
 	}
+	d.twin = !d.early && chance.IntN(10) == 0
 	d.before = time.Duration(chance.IntN(250)) * time.Millisecond
 	d.after = time.Duration(chance.IntN(250)) * time.Millisecond
 	return d
@@ -113,6 +115,11 @@ func (k *Kill) cycle(ctx context.Context, book *ledger.Ledger) error {
 	d := decide(k.chance)
 	if !d.early {
 		if err := k.stage.server.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	if d.twin {
+		if err := k.stage.server.refusesTwin(ctx); err != nil {
 			return err
 		}
 	}
@@ -131,7 +138,7 @@ func (k *Kill) cycle(ctx context.Context, book *ledger.Ledger) error {
 		return err
 	}
 	if d.look {
-		if out, err := k.stage.server.Command("queue", "list").CombinedOutput(); err != nil {
+		if out, err := k.stage.server.command(ctx, "queue", "list").CombinedOutput(); err != nil {
 			return fmt.Errorf("mta queue list: %w\n%s", err, out)
 		}
 	}

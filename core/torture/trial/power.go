@@ -206,7 +206,7 @@ func (r *recording) cut(ctx context.Context, chance *rand.Rand, points int, dir,
 		}
 		loss := powercut.Loss(chance.IntN(int(powercut.Losses)))
 		losses[loss.String()]++
-		w, err := r.judge(replay, at, loss, chance, dir, options)
+		w, err := r.judge(ctx, replay, at, loss, chance, dir, options)
 		if err != nil {
 			return v, fmt.Errorf("a cut at %d, of what was not safe %v: %w", at, loss, err)
 		}
@@ -219,7 +219,7 @@ func (r *recording) cut(ctx context.Context, chance *rand.Rand, points int, dir,
 }
 
 // judge cuts once.
-func (r *recording) judge(replay *powercut.Replay, at int, loss powercut.Loss, chance *rand.Rand, dir, options string) (v ledger.Verdict, err error) {
+func (r *recording) judge(ctx context.Context, replay *powercut.Replay, at int, loss powercut.Loss, chance *rand.Rand, dir, options string) (v ledger.Verdict, err error) {
 	image, err := newImage(dir, r.disk.Size())
 	if err != nil {
 		return v, err
@@ -230,7 +230,7 @@ func (r *recording) judge(replay *powercut.Replay, at int, loss powercut.Loss, c
 		return v, err
 	}
 	then := filepath.Join(dir, "then")
-	unmount, err := powercut.MountFile(image.Name(), then, options)
+	unmount, err := mountMended(ctx, image.Name(), then, options)
 	if err != nil {
 		return v, err
 	}
@@ -241,6 +241,18 @@ func (r *recording) judge(replay *powercut.Replay, at int, loss powercut.Loss, c
 		v.Faults = append(v.Faults, ledger.Fault{Kind: ledger.Lost, ID: "-", Why: fmt.Sprintf("and all others: the queue can't be opened: %v", err)})
 	}
 	return v, nil
+}
+
+// mountMended mounts a file system. One whose own first block was torn is mended before, as its operator would.
+func mountMended(ctx context.Context, image, at, options string) (unmount func() error, err error) {
+	if unmount, err = powercut.MountFile(image, at, options); err == nil {
+		return unmount, nil
+	}
+	out, failure := exec.CommandContext(ctx, "e2fsck", "-fy", image).CombinedOutput()
+	if exit := new(exec.ExitError); failure != nil && (!errors.As(failure, &exit) || exit.ExitCode() > 2) {
+		return nil, fmt.Errorf("%w; e2fsck: %w\n%s", err, failure, out)
+	}
+	return powercut.MountFile(image, at, options)
 }
 
 // newImage makes an empty file, in memory where that can be.

@@ -11,7 +11,7 @@ import (
 // TestOneSeedRepeatsTheDecisions: what is done to a server depends on the seed alone, and every kind of it comes up.
 func TestOneSeedRepeatsTheDecisions(t *testing.T) {
 	one, two := rand.New(rand.NewPCG(7, 0)), rand.New(rand.NewPCG(7, 0))
-	var early, plugin, look int
+	var early, plugin, look, twin int
 	for range 200 {
 		d := decide(one)
 		if d != decide(two) {
@@ -26,8 +26,11 @@ func TestOneSeedRepeatsTheDecisions(t *testing.T) {
 		if d.look {
 			look++
 		}
+		if d.twin {
+			twin++
+		}
 	}
-	if early == 0 || plugin == 0 || look == 0 || early+plugin+look > 300 {
+	if early == 0 || plugin == 0 || look == 0 || twin == 0 || early+plugin+look > 300 {
 		t.Errorf("of 200: %d early, %d plugins, %d looks", early, plugin, look)
 	}
 	first, second := cutter(7, 1, 0.5), cutter(7, 1, 0.5)

@@ -114,10 +114,10 @@ func (s *Server) Configure(o Settings) error {
 
 func (s *Server) socket() string { return filepath.Join(s.Dir, "admin.sock") }
 
-// Command prepares the program with these arguments.
-func (s *Server) Command(args ...string) *exec.Cmd {
+// command prepares the program with these arguments.
+func (s *Server) command(ctx context.Context, args ...string) *exec.Cmd {
 	line := append(append(append([]string{}, s.Program.Before...), s.Program.Path), args...)
-	cmd := exec.Command(line[0], line[1:]...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Dir = s.Dir
 	cmd.Env = append(os.Environ(), s.Program.Env...)
 	return cmd
@@ -130,7 +130,7 @@ func (s *Server) Launch() error {
 		return err
 	}
 	defer w.Close()
-	cmd := s.Command("serve", "-log", "json", "-log-level", "debug")
+	cmd := s.command(context.Background(), "serve", "-log", "json", "-log-level", "debug")
 	cmd.Stdout, cmd.Stderr = w, w
 	if err := cmd.Start(); err != nil {
 		r.Close()
@@ -256,6 +256,18 @@ func (s *Server) Kill(ctx context.Context) error {
 	_ = s.cmd.Process.Kill()
 	<-s.ended
 	return s.gone(ctx)
+}
+
+// refusesTwin starts a second server in the same home while the first one runs. It must end at once, and say why.
+func (s *Server) refusesTwin(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, Patience)
+	defer stop()
+	twin := s.command(ctx, "serve")
+	out, err := twin.CombinedOutput()
+	if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 || !bytes.Contains(out, []byte("another")) {
+		return fmt.Errorf("a second server in the same home was not refused: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // Stop ends the server in order. It fails unless the exit code is 0 and nothing is left.
