@@ -2,7 +2,8 @@
 //
 // The process arms itself by Arm, which sends its calls of that kind to whoever holds the listener (seccomp user
 // notification), and its parent decides about each by Serve: the kernel does it, or it fails. No root is needed, and nothing
-// else; it works for calls that go past every library, such as those of a Go program. It is of Linux alone.
+// else; it works for calls that go past every library, such as those of a Go program. It is of Linux on amd64 and
+// arm64 alone.
 package failing
 
 import (

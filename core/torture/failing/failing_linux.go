@@ -1,3 +1,5 @@
+//go:build amd64 || arm64
+
 package failing
 
 import (
@@ -93,7 +95,7 @@ func Serve(pid int, f Failure) (calls int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrNotHere, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	for {
 		list := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		if _, err := unix.Poll(list, -1); err != nil && err != unix.EINTR {
@@ -138,7 +140,7 @@ func take(pid int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer unix.Close(process)
+	defer func() { _ = unix.Close(process) }()
 	for range 2000 {
 		var fd int
 		if fd, err = unix.PidfdGetfd(process, listener, 0); err == nil {
