@@ -187,7 +187,7 @@ func (r *reader) deliver(list []sampleMail) {
 		if !bytes.Contains(m.raw, []byte("\r\n")) {
 			m.raw = bytes.ReplaceAll(m.raw, []byte("\n"), []byte("\r\n"))
 		}
-		if bytes.HasSuffix(m.raw, []byte("\n")) && s.send("<eve@sender.example> BODY=8BITMIME", "ann@example.test", m.raw) == nil {
+		if bytes.HasSuffix(m.raw, []byte("\n")) && s.Send("<eve@sender.example> BODY=8BITMIME", "ann@example.test", m.raw) == nil {
 			r.await(len(r.mails) + 1)
 		} else {
 			r.append(m)

@@ -1,10 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"sync"
 	"testing"
+
+	"github.com/pabal-mta/mta/core/torture/ledger"
+	"github.com/pabal-mta/mta/core/torture/peer"
+	"github.com/pabal-mta/mta/core/torture/trial"
 )
 
 // relayConfig is a server that hands mail for one.example and two.example to a smarthost each.
@@ -56,15 +59,6 @@ bounce {
 }
 `
 
-// bodyOf makes a body of a few hundred bytes, or a few thousand, that belongs to a number, with lines that begin with dots.
-// One in 200 is so large that it is not kept in memory until its first attempt.
-func bodyOf(n int) []byte {
-	if n%200 == 199 {
-		return bytes.Repeat(fmt.Appendf(nil, "line of message %d\r\n.dot\r\n..\r\n\r\n", n), 50_000)
-	}
-	return bytes.Repeat(fmt.Appendf(nil, "line of message %d\r\n.dot\r\n..\r\n\r\n", n), 10+n%100)
-}
-
 // TestManyMessages sends 1,000 messages (MTA_E2E_MESSAGES overrides) over 50 connections to two destinations, of which one
 // is down at first. Each message arrives exactly once, as it was, and many go over one connection.
 func TestManyMessages(t *testing.T) {
@@ -73,7 +67,7 @@ func TestManyMessages(t *testing.T) {
 	messages := sizeFrom(t, "MTA_E2E_MESSAGES", 1000)
 	ports := freePorts(t, 3)
 	s := newSystem(t, relayConfig, map[string]string{"MX": ports[0], "ONE": ports[1], "TWO": ports[2]})
-	one := openSink(t, ports[1], &sink{offers: "8BITMIME"})
+	one := openSink(t, ports[1], &peer.Sink{Offers: "8BITMIME"})
 	s.start()
 
 	var workers sync.WaitGroup
@@ -84,9 +78,9 @@ func TestManyMessages(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			defer c.conn.Close()
+			defer c.Close()
 			for n := w; n < messages; n += connections {
-				if err := c.send("<carol@sender.example>", recipientOf(n), numbered(fmt.Sprint(n), bodyOf(n))); err != nil {
+				if err := c.Send("<carol@sender.example>", recipientOf(n), peer.Numbered(fmt.Sprint(n), trial.BodyOf(n))); err != nil {
 					t.Error(err)
 					return
 				}
@@ -94,29 +88,29 @@ func TestManyMessages(t *testing.T) {
 		})
 	}
 	workers.Wait()
-	if !poll(func() bool { got, _ := one.arrivals(); return len(got) == (messages+1)/2 }) {
+	if !poll(func() bool { got, _ := one.Arrivals(); return len(got) == (messages+1)/2 }) {
 		t.Fatal("mail for the host that is up waits for the one that is down")
 	}
 	if st, err := s.status(); err != nil || st.Queue.Waiting+st.Queue.Active != messages/2 {
 		t.Errorf("%+v waits for the host that is down, %v", st.Queue, err)
 	}
 
-	two := openSink(t, ports[2], &sink{offers: "8BITMIME"})
+	two := openSink(t, ports[2], &peer.Sink{Offers: "8BITMIME"})
 	s.emptied()
-	var l ledger
+	l := ledger.New()
 	for n := range messages {
-		l.offer(fmt.Sprint(n), recipientOf(n), sumOf(bodyOf(n)))
-		l.ack(fmt.Sprint(n))
+		l.Offer(ledger.Message{ID: fmt.Sprint(n), To: recipientOf(n), Sum: peer.Sum(trial.BodyOf(n))})
+		l.Ack(fmt.Sprint(n))
 	}
-	for _, k := range []*sink{one, two} {
-		got, opened := k.arrivals()
-		l.arrived = append(l.arrived, got...)
+	for _, k := range []*peer.Sink{one, two} {
+		got, opened := k.Arrivals()
+		l.Arrive(got...)
 		t.Logf("%d messages over %d connections", len(got), opened)
 		if opened > max(20, len(got)/10) {
 			t.Errorf("%d connections for %d messages", opened, len(got))
 		}
 	}
-	for _, wrong := range l.audit() {
+	for _, wrong := range l.Audit().Faults {
 		t.Error(wrong)
 	}
 	s.stop()

@@ -228,10 +228,10 @@ func throughTwo(t *testing.T, raw []byte, vars map[string]string) (stored, wire 
 	a.start()
 
 	c := mustDial(t, ports[0])
-	if _, err := c.login(235, "ann@example.test", "secret-of-ann"); err != nil {
+	if _, err := c.Login(235, "ann@example.test", "secret-of-ann"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.send("<ann@example.test> BODY=8BITMIME SMTPUTF8", "bob@example.net", raw); err != nil {
+	if err := c.Send("<ann@example.test> BODY=8BITMIME SMTPUTF8", "bob@example.net", raw); err != nil {
 		t.Fatal(err)
 	}
 	a.emptied()

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/pabal-mta/mta/core/torture/peer"
 )
 
 // wholeConfig is a server with every built-in plugin: mail for example.test goes into mailboxes, for one.example to a
@@ -85,13 +87,13 @@ bounce {
 const passwordOfAnn = "a-password-of-ann"
 
 // whole starts such a server, with an account ann and the two hosts.
-func whole(t *testing.T, timeout string) (s *system, mx, submission string, old *sink) {
+func whole(t *testing.T, timeout string) (s *system, mx, submission string, old *peer.Sink) {
 	t.Helper()
 	ports := freePorts(t, 4)
 	s = newSystem(t, wholeConfig, map[string]string{"MX": ports[0], "SUB": ports[1], "ONE": ports[2], "TWO": ports[3], "TIMEOUT": timeout})
 	s.must(passwordOfAnn+"\n", "user", "add", "ann@example.test")
-	old = openSink(t, ports[2], &sink{})
-	openSink(t, ports[3], &sink{refuse: "550 5.1.1 nobody here"})
+	old = openSink(t, ports[2], &peer.Sink{})
+	openSink(t, ports[3], &peer.Sink{Refuse: func(string) string { return "550 5.1.1 nobody here" }})
 	s.start()
 	return s, ports[0], ports[1], old
 }
@@ -161,52 +163,52 @@ func TestPluginsKilled(t *testing.T) {
 
 	c := mustDial(t, submission)
 	s.during("users", func() {
-		reply, _ := c.login(0, "ann@example.test", passwordOfAnn)
+		reply, _ := c.Login(0, "ann@example.test", passwordOfAnn)
 		temporary(t, "a login", reply)
 	})
 	c = mustDial(t, submission)
-	if _, err := c.login(235, "ann@example.test", passwordOfAnn); err != nil {
+	if _, err := c.Login(235, "ann@example.test", passwordOfAnn); err != nil {
 		t.Fatal(err)
 	}
 
 	stored := 0
 	stranger := mustDial(t, mx)
-	if err := stranger.envelope("<carol@sender.example>"); err != nil {
+	if err := stranger.Envelope("<carol@sender.example>"); err != nil {
 		t.Fatal(err)
 	}
 	s.during("mailboxes", func() {
-		reply, _ := stranger.say(0, "RCPT TO:<ann@example.test>")
+		reply, _ := stranger.Say(0, "RCPT TO:<ann@example.test>")
 		if temporary(t, "RCPT", reply) {
 			stored++
-			if err := stranger.data([]byte(koreanText)); err != nil {
+			if err := stranger.Data([]byte(koreanText)); err != nil {
 				t.Error(err)
 			}
 		}
 	})
 	s.mailbox("ann", stored)
 
-	if err := c.envelope("<ann@example.test> BODY=8BITMIME", "ann@example.test"); err != nil {
+	if err := c.Envelope("<ann@example.test> BODY=8BITMIME", "ann@example.test"); err != nil {
 		t.Fatal(err)
 	}
 	s.during("mailboxes", func() {
-		if err := c.data([]byte(koreanText)); err != nil {
+		if err := c.Data([]byte(koreanText)); err != nil {
 			t.Error(err)
 		}
 	})
 	s.mailbox("ann", stored+1)
 
 	s.during("mime", func() {
-		if err := c.send("<ann@example.test> BODY=8BITMIME", "bob@one.example", []byte(koreanText)); err != nil {
+		if err := c.Send("<ann@example.test> BODY=8BITMIME", "bob@one.example", []byte(koreanText)); err != nil {
 			t.Error(err)
 		}
 	})
 	s.emptied()
-	if got, _ := old.arrivals(); len(got) != 1 {
+	if got, _ := old.Arrivals(); len(got) != 1 {
 		t.Errorf("the host that takes 7-bit mail got %d messages: %v", len(got), got)
 	}
 
 	s.during("bounces", func() {
-		if err := c.send("<ann@example.test>", "nobody@two.example", []byte("Subject: to nobody\r\n\r\ntext\r\n")); err != nil {
+		if err := c.Send("<ann@example.test>", "nobody@two.example", []byte("Subject: to nobody\r\n\r\ntext\r\n")); err != nil {
 			t.Error(err)
 		}
 	})
@@ -225,14 +227,14 @@ func TestPluginHangs(t *testing.T) {
 	t.Parallel()
 	s, _, submission, _ := whole(t, "500ms")
 	c := mustDial(t, submission)
-	if _, err := c.login(235, "ann@example.test", passwordOfAnn); err != nil {
+	if _, err := c.Login(235, "ann@example.test", passwordOfAnn); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.envelope("<ann@example.test>", "ann@example.test"); err != nil {
+	if err := c.Envelope("<ann@example.test>", "ann@example.test"); err != nil {
 		t.Fatal(err)
 	}
 	was := s.signal("mailboxes", syscall.SIGSTOP)
-	if err := c.data([]byte(koreanText)); err != nil {
+	if err := c.Data([]byte(koreanText)); err != nil {
 		t.Fatal(err)
 	}
 	if !poll(func() bool {
@@ -241,7 +243,7 @@ func TestPluginHangs(t *testing.T) {
 	}) {
 		t.Errorf("the message does not wait: %+v", s.queued())
 	}
-	reply, _ := mustDial(t, submission).say(0, "NOOP")
+	reply, _ := mustDial(t, submission).Say(0, "NOOP")
 	if !strings.HasPrefix(reply, "250") {
 		t.Errorf("the server says %q", reply)
 	}

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/pabal-mta/mta/core/torture/peer"
+	"github.com/pabal-mta/mta/core/torture/trial"
 )
 
 // secondListener is what a reload adds.
@@ -23,15 +26,15 @@ func TestReload(t *testing.T) {
 	ports := freePorts(t, 5)
 	vars := map[string]string{"MX": ports[0], "ONE": ports[1], "TWO": ports[2], "SECOND": ports[3]}
 	s := newSystem(t, relayConfig, vars)
-	first, other := openSink(t, ports[1], &sink{}), openSink(t, ports[4], &sink{})
+	first, other := openSink(t, ports[1], &peer.Sink{}), openSink(t, ports[4], &peer.Sink{})
 	s.start()
 	open := mustDial(t, ports[0])
-	deliver := func(id string, to *sink, count int) {
+	deliver := func(id string, to *peer.Sink, count int) {
 		t.Helper()
-		if err := open.send("<carol@sender.example>", "ann@one.example", numbered(id, bodyOf(1))); err != nil {
+		if err := open.Send("<carol@sender.example>", "ann@one.example", peer.Numbered(id, trial.BodyOf(1))); err != nil {
 			t.Fatal(err)
 		}
-		if !poll(func() bool { got, _ := to.arrivals(); return len(got) == count }) {
+		if !poll(func() bool { got, _ := to.Arrivals(); return len(got) == count }) {
 			t.Fatalf("message %s did not arrive at the host it belongs to", id)
 		}
 	}
@@ -50,20 +53,20 @@ func TestReload(t *testing.T) {
 
 	vars["ONE"] = ports[4]
 	s.configure(relayConfig+secondListener, vars)
-	if err := open.envelope("<carol@sender.example>", "ann@one.example"); err != nil {
+	if err := open.Envelope("<carol@sender.example>", "ann@one.example"); err != nil {
 		t.Fatal(err)
 	}
 	if out := s.must("", "reload"); !strings.Contains(out, "reloaded") {
 		t.Errorf("mta reload says %q", out)
 	}
-	if err := open.data(numbered("over the reload", bodyOf(1))); err != nil {
+	if err := open.Data(peer.Numbered("over the reload", trial.BodyOf(1))); err != nil {
 		t.Errorf("a message that was being sent is lost: %v", err)
 	}
-	if !poll(func() bool { got, _ := other.arrivals(); return len(got) == 1 }) {
+	if !poll(func() bool { got, _ := other.Arrivals(); return len(got) == 1 }) {
 		t.Error("the message went by the old route")
 	}
 	deliver("by the new route", other, 2)
-	if err := mustDial(t, ports[3]).send("<carol@sender.example>", "ann@one.example", numbered("new listener", bodyOf(1))); err != nil {
+	if err := mustDial(t, ports[3]).Send("<carol@sender.example>", "ann@one.example", peer.Numbered("new listener", trial.BodyOf(1))); err != nil {
 		t.Errorf("the new listener: %v", err)
 	}
 	s.configure(relayConfig, vars)
@@ -92,14 +95,14 @@ func TestStop(t *testing.T) {
 	s := newSystem(t, relayConfig, map[string]string{"MX": ports[0], "ONE": ports[1], "TWO": ports[2]})
 	s.start()
 	idle, busy := mustDial(t, ports[0]), mustDial(t, ports[0])
-	if err := busy.send("<carol@sender.example>", "ann@one.example", numbered("1", bodyOf(1))); err != nil {
+	if err := busy.Send("<carol@sender.example>", "ann@one.example", peer.Numbered("1", trial.BodyOf(1))); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(processesIn(s.dir)); n != 3 {
 		t.Errorf("%d processes, not the server and two plugins", n)
 	}
 	s.stop()
-	if code, text, _ := idle.text.ReadResponse(0); code != 421 {
+	if code, text, _ := idle.Text.ReadResponse(0); code != 421 {
 		t.Errorf("an idle client was told %d %s", code, text)
 	}
 	log, err := os.ReadFile(s.path("log"))
@@ -110,7 +113,7 @@ func TestStop(t *testing.T) {
 		t.Errorf("the message that waited: %s", out)
 	}
 
-	openSink(t, ports[1], &sink{})
+	openSink(t, ports[1], &peer.Sink{})
 	s.start()
 	s.emptied()
 	s.stop()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +14,9 @@ import (
 	"time"
 
 	"github.com/pabal-mta/mta/core/plugin"
+	"github.com/pabal-mta/mta/core/torture/ledger"
+	"github.com/pabal-mta/mta/core/torture/peer"
+	"github.com/pabal-mta/mta/core/torture/trial"
 	"github.com/pabal-mta/mta/sdk"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
@@ -103,7 +105,7 @@ queue {
 // shift is what a client has to do until it is told to stop: messages over one connection, as fast as they are taken.
 type shift struct {
 	name string
-	conn *sender
+	conn *peer.Client
 	sent []string
 	err  error
 }
@@ -112,7 +114,7 @@ func (s *shift) work(stop *atomic.Bool, book func(id string)) {
 	for n := 0; !stop.Load() && s.err == nil; n++ {
 		id := fmt.Sprintf("%s-%d", s.name, n)
 		book(id)
-		if s.err = s.conn.send("<carol@sender.example>", "ann@one.example", numbered(id, bodyOf(1))); s.err == nil {
+		if s.err = s.conn.Send("<carol@sender.example>", "ann@one.example", peer.Numbered(id, trial.BodyOf(1))); s.err == nil {
 			s.sent = append(s.sent, id)
 		}
 	}
@@ -141,7 +143,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	var mu sync.Mutex
 	var wrong []string
 	seen := map[string]bool{}
-	peer := openSink(t, ports[1], &sink{content: func(raw []byte) {
+	to := openSink(t, ports[1], &peer.Sink{Content: func(raw []byte) {
 		head, _, _ := bytes.Cut(raw, []byte("\r\n\r\n"))
 		mu.Lock()
 		defer mu.Unlock()
@@ -155,7 +157,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	s := newSystem(t, stampedConfig, vars)
 	s.start()
 
-	var book ledger
+	book := ledger.New()
 	var stop atomic.Bool
 	var working sync.WaitGroup
 	shifts := make([]*shift, 4)
@@ -163,9 +165,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 		shifts[i] = &shift{name: strconv.Itoa(i), conn: mustDial(t, ports[0])}
 		working.Go(func() {
 			shifts[i].work(&stop, func(id string) {
-				mu.Lock()
-				defer mu.Unlock()
-				book.offer(id, "ann@one.example", sumOf(bodyOf(1)))
+				book.Offer(ledger.Message{ID: id, To: "ann@one.example", Sum: peer.Sum(trial.BodyOf(1))})
 			})
 		})
 	}
@@ -178,6 +178,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	}
 	stop.Store(true)
 	working.Wait()
+	sent := 0
 	for _, w := range shifts {
 		if w.err != nil {
 			t.Errorf("the session of client %s: %v", w.name, w.err)
@@ -186,21 +187,27 @@ func TestReloadsUnderLoad(t *testing.T) {
 			t.Errorf("client %s has sent nothing", w.name)
 		}
 		for _, id := range w.sent {
-			book.ack(id)
+			book.Ack(id)
+			sent++
 		}
 	}
 	s.emptied()
-	if !poll(func() bool { book.arrived, _ = peer.arrivals(); return len(book.arrived) >= len(book.entries) }) {
-		t.Errorf("%d of %d messages came", len(book.arrived), len(book.entries))
+	var arrived []ledger.Arrival
+	if !poll(func() bool { arrived, _ = to.Arrivals(); return len(arrived) >= sent }) {
+		t.Errorf("%d of %d messages came", len(arrived), sent)
+	}
+	book.Arrive(arrived...)
+	for _, f := range book.Audit().Faults {
+		t.Error(f)
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	for _, complaint := range slices.Concat(wrong, book.audit()) {
+	for _, complaint := range wrong {
 		t.Error(complaint)
 	}
 	if len(seen) < 2 {
 		t.Errorf("messages met the generations %v only", seen)
 	}
-	t.Logf("%d messages met %d generations in %d reloads", len(book.entries), len(seen), reloads)
+	t.Logf("%d messages met %d generations in %d reloads", sent, len(seen), reloads)
 	s.stop()
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -105,6 +107,50 @@ func TestManyTurns(t *testing.T) {
 		t.Errorf("%d recovered, want %d", len(got), len(live))
 	}
 	check(killed)
+}
+
+// TestManyRemovalsInOneCheckpoint removes so many messages that their removals, and the done marks of these, take more than
+// one transaction of the store: when a journal is full, and when that of a server that was killed is replayed.
+func TestManyRemovalsInOneCheckpoint(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	q := openQueue(t, dir)
+	lists := make([][]ID, 64)
+	var all sync.WaitGroup
+	for i := range lists {
+		all.Go(func() {
+			for range 300 {
+				if rec, err := q.Add(t.Context(), message([]byte("x"), "bob@example.net")); err != nil {
+					t.Error(err)
+				} else {
+					lists[i] = append(lists[i], rec.ID)
+				}
+			}
+		})
+	}
+	all.Wait()
+	flushed(t, q)
+	for _, id := range slices.Concat(lists...) {
+		all.Add(1)
+		q.Delete(id, func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			all.Done()
+		})
+	}
+	all.Wait()
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if got := recovered(t, openQueue(t, copied)); len(got) != 0 {
+		t.Errorf("%d messages are back", len(got))
+	}
+	flushed(t, q)
+	if n := keys(t, q, keyRecord); n != 0 {
+		t.Errorf("%d records are left", n)
+	}
 }
 
 func TestDamagedJournalIsRefusedInWords(t *testing.T) {

@@ -47,7 +47,7 @@ func (o *op) put(key, value []byte) {
 }
 
 // weight is what an op costs of a transaction's limits.
-type weight struct{ count, size, bulk int64 }
+type weight struct{ count, size, bulk, removed int64 }
 
 // valueThreshold is the size from which a value goes to the value log. There it is written once; in the tree each
 // compaction would write it again.
@@ -73,18 +73,23 @@ func (q *Queue) weigh(o *op) weight {
 	}
 	if o.removed != 0 {
 		w.size += binary.MaxVarintLen64 // its done mark
+		w.removed = 1
 	}
 	return w
 }
 
 func (w weight) plus(v weight) weight {
-	return weight{w.count + v.count, w.size + v.size, w.bulk + v.bulk}
+	return weight{w.count + v.count, w.size + v.size, w.bulk + v.bulk, w.removed + v.removed}
 }
 
 // fits reports whether a group of that weight can be one transaction, with the queue's own entries in it.
 func (q *Queue) fits(w weight) bool {
-	const own = 2 << 10 // the highest ID and a block of done marks
-	return w.count+8 < q.db.MaxBatchCount() && w.size+own < q.db.MaxBatchSize() && w.bulk <= maxBulk
+	const (
+		own   = 2 << 10                         // the highest ID, the tally and a block of done marks that was begun before
+		block = 2*(entryWeight+idKeyLength) + 8 // a block of done marks, and the old one that it pushes out, without its IDs
+	)
+	blocks := w.removed/marksInBlock + 1
+	return w.count+2*blocks+8 < q.db.MaxBatchCount() && w.size+blocks*block+own < q.db.MaxBatchSize() && w.bulk <= maxBulk
 }
 
 // submit gives an op to the committer. If the queue has stopped, done is called here.
