@@ -98,10 +98,7 @@ func TestManyTurns(t *testing.T) {
 		}
 	}
 	check(q)
-	copied := t.TempDir() // what a kill would leave: the files as they are
-	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
-		t.Fatal(err)
-	}
+	copied := writeStore(t, readQuiet(t, dir)) // what a kill would leave: the files as they are
 	killed := openQueue(t, copied)
 	if got := recovered(t, killed); len(got) != len(live) {
 		t.Errorf("%d recovered, want %d", len(got), len(live))
@@ -140,10 +137,7 @@ func TestManyRemovalsInOneCheckpoint(t *testing.T) {
 		})
 	}
 	all.Wait()
-	copied := t.TempDir()
-	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
-		t.Fatal(err)
-	}
+	copied := writeStore(t, readQuiet(t, dir))
 	if got := recovered(t, openQueue(t, copied)); len(got) != 0 {
 		t.Errorf("%d messages are back", len(got))
 	}
@@ -159,10 +153,7 @@ func TestDamagedJournalIsRefusedInWords(t *testing.T) {
 	for i := range 10 {
 		add(t, q, message(pattern(i, 1000), "bob@example.net"))
 	}
-	copied := t.TempDir()
-	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
-		t.Fatal(err)
-	}
+	copied := writeStore(t, readQuiet(t, dir))
 	flip(t, copied, ".journal", pattern(5, 100), 10)
 	for name, open := range map[string]func() (*Queue, error){
 		"Open":         func() (*Queue, error) { return Open(copied, Options{MinFree: -1}) },
