@@ -61,7 +61,7 @@ func TestExamples(t *testing.T) {
 			block := regexp.MustCompile(`(?m)^plugin "(\w+)"`).FindStringSubmatch(shown)
 			shown = regexp.MustCompile(`source *= "[^"]*"`).ReplaceAllString(shown, `source = "`+binary+`"`)
 			shown = regexp.MustCompile(`https://[a-z.]*example`).ReplaceAllString(shown, service.URL)
-			shown = strings.ReplaceAll(shown, "/var/lib/mta-archive", filepath.Join(dir, "archive"))
+			shown = strings.ReplaceAll(shown, "/var/lib/mta-archive", filepath.Join(dir, "kept"))
 			shown = regexp.MustCompile(`driver *= "postgres"\s+dsn *= .*`).ReplaceAllString(shown, "driver = \"sqlite\"\ndsn = \""+filepath.Join(dir, "db")+`"`)
 			if strings.Contains(shown, `listener "mx"`) || block == nil {
 				t.Fatalf("the documentation shows\n%s", shown)
