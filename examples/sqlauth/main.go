@@ -70,8 +70,7 @@ func newSQLAuth(ctx context.Context, c Config, _ sdk.Host) (any, error) {
 	db.SetMaxOpenConns(maxConns)
 	query, err := db.PrepareContext(ctx, c.Query)
 	if err != nil {
-		db.Close()
-		return nil, fmt.Errorf("the database does not take the query: %w", err)
+		return nil, fmt.Errorf("the database does not take the query: %w", errors.Join(err, db.Close()))
 	}
 	return &SQLAuth{db, query, none}, nil
 }
@@ -106,7 +105,7 @@ func (a *SQLAuth) find(ctx context.Context, user string) (hash []byte, list []ma
 	if err != nil {
 		return nil, nil, err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // what went wrong, rows.Err has told
 	columns, err := rows.Columns()
 	if err != nil {
 		return nil, nil, err
