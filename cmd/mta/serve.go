@@ -10,7 +10,9 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -219,12 +221,22 @@ func greet(out io.Writer, path string, cfg *config.Config, made []account) {
 		fmt.Fprintf(w, "  %s\t%s\n", a.name, a.password)
 	}
 	if to := exampleRecipient(cfg, made); to != "" {
-		fmt.Fprintf(w, "try, in another terminal:\n  mta send -to %s    mta queue list    mta status", to)
+		exe, _ := os.Executable()
+		mta := calledAs(exe)
+		fmt.Fprintf(w, "try, in another terminal:\n  %s send -to %s\n  %[1]s queue list\n  %[1]s status\n", mta, to)
 		if len(mailboxListeners(cfg)) > 0 {
-			fmt.Fprintf(w, "    mta mail list -user %s", to)
+			fmt.Fprintf(w, "  %s mail list -user %s\n", mta, to)
 		}
-		fmt.Fprintln(w)
 	}
+}
+
+// calledAs is what to type for this program: what "go run" has built is in no path.
+func calledAs(exe string) string {
+	built := func(dir string) bool { return strings.HasPrefix(dir, "go-build") } // in its cache, or in a directory for a while
+	if strings.TrimSuffix(filepath.Base(exe), ".exe") == "mta" && slices.ContainsFunc(strings.Split(filepath.ToSlash(exe), "/"), built) {
+		return "go run ./cmd/mta"
+	}
+	return "mta"
 }
 
 // exampleRecipient is an address that a line to try can name.
