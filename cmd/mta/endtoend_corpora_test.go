@@ -67,6 +67,7 @@ queue {
 
 // TestHostileMails takes mails of our own that do what mails should not through delivery, IMAP, POP3 and mta mail.
 func TestHostileMails(t *testing.T) {
+	notShort(t)
 	t.Parallel()
 	r := newReader(t)
 	r.deliver(mails(t, "testdata/hostile"))
@@ -87,6 +88,7 @@ func TestHostileMails(t *testing.T) {
 
 // TestCorpora does the same with mails of strangers, but for what needs a login for each mail.
 func TestCorpora(t *testing.T) {
+	notShort(t)
 	t.Parallel()
 	if _, err := os.Stat(corpora); err != nil {
 		t.Skipf("there are no corpora beside the clone: %v", err)

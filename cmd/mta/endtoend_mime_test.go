@@ -186,6 +186,7 @@ var wantLeaves = []string{
 // mailbox gets the form of the wire or the one that the letter was written in. A plain test sends 10 MiB once, and 1 MiB
 // in the other forms.
 func TestTenMegabytes(t *testing.T) {
+	notShort(t)
 	t.Parallel()
 	for _, c := range []struct {
 		name, convert, form string

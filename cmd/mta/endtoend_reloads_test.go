@@ -125,9 +125,6 @@ var stamps = regexp.MustCompile(`(?m)^X-Stamp: (\w+) ([0-9]+)\r$`)
 // TestReloadsUnderLoad reloads a server again and again while clients send: no session is dropped, no message is put off,
 // lost or doubled, and each was looked at by the plugins of one generation.
 func TestReloadsUnderLoad(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it starts many processes")
-	}
 	t.Parallel()
 	reloads := sizeFrom(t, "MTA_RELOADS", 5)
 	self, err := os.Executable()

@@ -32,6 +32,7 @@ route "here" {
 // TestExamples wants mta check to take the configuration that each example in Go shows in its documentation. With
 // MTA_TEST_EXAMPLES, as in .ci/run, each has to pass all checks of mta plugin check, too.
 func TestExamples(t *testing.T) {
+	notShort(t)
 	t.Setenv("PROVIDER_PASSWORD", "x")
 	programs, err := filepath.Glob("../../examples/*/main.go")
 	if err != nil || len(programs) < 7 {

@@ -149,3 +149,12 @@ func cmdSMTP(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 }
+
+// notShort leaves a test out of "go test -short": it builds programs of its own or reads very many mails, so that the race
+// detector would see little in much time.
+func notShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("not in -short")
+	}
+}

@@ -55,6 +55,7 @@ func checked(t *testing.T, dir string, args ...string) {
 
 // TestPluginNew does what the README of a new plugin says.
 func TestPluginNew(t *testing.T) {
+	notShort(t)
 	clone, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
@@ -101,6 +102,7 @@ func needsPython(t *testing.T) string {
 
 // TestPluginNewPython does the same for Python.
 func TestPluginNewPython(t *testing.T) {
+	notShort(t)
 	t.Parallel()
 	interpreter := needsPython(t)
 	parent := t.TempDir()
@@ -116,6 +118,7 @@ func TestPluginNewPython(t *testing.T) {
 
 // TestPythonExample checks examples/pyfilter.
 func TestPythonExample(t *testing.T) {
+	notShort(t)
 	t.Parallel()
 	interpreter := needsPython(t)
 	dir := t.TempDir()
@@ -167,6 +170,7 @@ func TestPluginCheckFails(t *testing.T) {
 
 // TestReadmePlugin builds and checks the plugin that sdk/README.md shows.
 func TestReadmePlugin(t *testing.T) {
+	notShort(t)
 	readme, err := os.ReadFile("../../sdk/README.md")
 	if err != nil {
 		t.Fatal(err)
