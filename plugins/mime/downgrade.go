@@ -185,7 +185,11 @@ func downgradeParams(name, value string) string {
 	for i, s := range segments {
 		s = strings.TrimSpace(s)
 		written := []string{s}
-		if hasHigh([]byte(s)) {
+		switch {
+		case !hasHigh([]byte(s)):
+		case i == 0: // the type itself, also one that looks like a parameter
+			written[0] = questionMarks(s)
+		default:
 			written = extended(s)
 		}
 		for j, p := range written {
