@@ -35,6 +35,9 @@ func downgradeField(f field, root bool) (string, error) {
 	case "date", "resent-date", "received", "mime-version", "content-transfer-encoding":
 		return downgradeAddresses(name, value, false) // outside of comments there is no free text in them
 	case "content-type", "content-disposition":
+		if highBoundary(value) {
+			return "", errUnknown
+		}
 		return downgradeParams(name, value), nil
 	case "message-id", "in-reply-to", "references", "resent-message-id", "content-id", "dkim-signature":
 		// An identifier has no other spelling: what stands under its name must be one (RFC 6857, 3.1.10).
@@ -43,6 +46,14 @@ func downgradeField(f field, root bool) (string, error) {
 	l := newLine(name)
 	l.unstructured(value)
 	return l.String(), nil
+}
+
+// highBoundary reports whether a multipart has a boundary that is not ASCII. It has no other spelling: the lines between the parts are made of it.
+func highBoundary(value string) bool {
+	h := header{}
+	h.set("Content-Type", value)
+	kind, boundary := h.media("")
+	return strings.HasPrefix(kind, "multipart/") && hasHigh([]byte(boundary))
 }
 
 // line writes a field, folded (RFC 5322, 2.2.3).
