@@ -30,6 +30,7 @@ func (e *Engine) accept(ctx context.Context, a *smtpd.Accepted) (string, error) 
 	if err != nil {
 		return "", err
 	}
+	e.schedule.Pace(ctx)
 	rec, err := e.queue.Add(ctx, &queue.Message{ID: id, Envelope: a.Envelope, Content: a.Content, Meta: a.Meta, Held: a.Held, Received: a.Received})
 	switch {
 	case errors.Is(err, queue.ErrFull):

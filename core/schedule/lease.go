@@ -276,8 +276,11 @@ func (s *Schedule) forget(at uint32) {
 
 // caughtUp notes that the first attempt of a message has ended. s.mu is held.
 func (s *Schedule) caughtUp(e *entry) {
-	s.lag -= int64(e.kib)
-	e.kib = 0
+	if e.kib > 0 {
+		s.lag -= int64(e.kib)
+		e.kib = 0
+		s.pace.release(1)
+	}
 }
 
 // attempt has the job delivered.

@@ -107,6 +107,7 @@ type Schedule struct {
 	room     sync.Cond              // fewer are settling now
 	memory   int64                  // bytes of content that leases hold
 	lag      int64                  // KiB of new messages whose first attempt has not ended
+	pace     pace
 	started  bool
 	stopping bool
 }
@@ -298,6 +299,7 @@ func (s *Schedule) Stop(ctx context.Context) error {
 			close(w)
 		}
 		s.idle = nil
+		s.pace.release(len(s.pace.waiting))
 		s.room.Broadcast()
 		s.nudge()
 	}
