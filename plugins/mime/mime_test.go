@@ -56,7 +56,11 @@ func leaves(msg []byte, kinds string) (all []string) {
 	h := parseHeader(raw)
 	kind, boundary := h.media(defaultKind(place{digest: strings.HasSuffix(kinds, "/multipart/digest")}))
 	if strings.Contains(kind, "?") || hasHigh([]byte(kind)) {
-		kind = "odd/odd" // a type that is none may lose its octets
+		top, _, _ := strings.Cut(kind, "/")
+		kind = top + "/odd" // a type that is none may lose its octets
+		if strings.Contains(top, "?") || hasHigh([]byte(top)) {
+			kind = "odd/odd"
+		}
 	}
 	kinds += "/" + kind
 	identity := isIdentity(h.encoding())
