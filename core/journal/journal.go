@@ -56,6 +56,7 @@ type Journal struct {
 	seq    uint64 // of the last group
 	end    int64  // of the active file's last group
 	before int64  // the same of the other file
+	turned bool   // to the active file, and nothing is written to it yet
 	group  []byte // the one that is being made
 	count  uint32
 }
@@ -92,18 +93,20 @@ func (j *Journal) Close() error {
 
 // Clear says that the store has all that the journal says. It is called after Replay, and before Close.
 func (j *Journal) Clear() error {
-	for range 2 {
-		if err := j.clearOlder(); err != nil {
-			return err
-		}
+	// The older file first, the newer one stays for now: the older one alone must never be replayed, since the store is ahead
+	// of it. After a Turn the active file is the older one still.
+	if !j.turned {
+		j.Turn()
 	}
-	return nil
+	if err := j.commitEmpty(); err != nil {
+		return err
+	}
+	j.Turn()
+	return j.commitEmpty()
 }
 
-// clearOlder begins the older file anew with an empty group. The newer one stays for now: the older one alone must never
-// be replayed, since the store is ahead of it.
-func (j *Journal) clearOlder() error {
-	j.Turn()
+// commitEmpty begins a file anew with a group that says nothing.
+func (j *Journal) commitEmpty() error {
 	j.begin()
 	return j.Commit()
 }
@@ -113,6 +116,7 @@ func (j *Journal) Turn() {
 	j.active = 1 - j.active
 	j.epoch++
 	j.before, j.end = j.end, 0
+	j.turned = true
 }
 
 // Full reports whether so many bytes more would make the active file larger than FileSize.
@@ -159,6 +163,7 @@ func (j *Journal) Commit() error {
 	binary.LittleEndian.PutUint32(b[28:], j.count)
 	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
 	f := j.files[j.active]
+	j.turned = false
 	if _, err := f.WriteAt(b, j.end); err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
 	}

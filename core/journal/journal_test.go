@@ -151,12 +151,42 @@ func TestClearCutShort(t *testing.T) {
 	j.Turn()
 	j.Remove([]byte("k"))
 	commit(t, j)
-	if err := j.clearOlder(); err != nil {
+	j.Turn() // the first half of Clear
+	if err := j.commitEmpty(); err != nil {
 		t.Fatal(err)
 	}
 	got := store{} // it has all
 	if err := got.replay(t, opened(t, dir)); err != nil || len(got) > 0 {
 		t.Errorf("%v, %v", err, got)
+	}
+}
+
+// TestClearThatFails: whichever file can't be written, what is left can be opened, also right after a Turn, when nothing
+// is written to the active file.
+func TestClearThatFails(t *testing.T) {
+	for file := range 2 {
+		for _, turned := range []bool{false, true} {
+			dir := t.TempDir()
+			j := begun(t, dir)
+			j.Set([]byte("k"), []byte("value"))
+			commit(t, j)
+			if turned {
+				j.Turn()
+			}
+			readOnly, err := os.Open(filepath.Join(dir, Names()[file]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			j.files[file].Close()
+			j.files[file] = readOnly
+			if err := j.Clear(); err == nil {
+				t.Errorf("file %d, turned %v: cleared", file, turned)
+			}
+			got := store{"k": "value"} // as the store has it
+			if err := got.replay(t, opened(t, dir)); err != nil || got["k"] != "value" {
+				t.Errorf("file %d, turned %v: %v, %v", file, turned, err, got)
+			}
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ func (w *walk) entity(b []byte, at place) (class, error) {
 		return 0, errLimit
 	}
 	h := parseHeader(raw)
-	slot := w.out.reserve() // the header is known when the body is
+	slot, before := w.out.reserve(), w.changes // the header is known when the body is
 	c, err := w.body(h, body, at)
 	if err != nil {
 		return 0, err
@@ -57,7 +57,8 @@ func (w *walk) entity(b []byte, at place) (class, error) {
 	if err := w.downgrade(h, at); err != nil {
 		return 0, err
 	}
-	if !h.changed {
+	// Without an empty line below it, the header would take in the one that the body has got.
+	if open := len(blank) == 0 && len(body) > 0 && w.changes > before; !h.changed && !open {
 		w.out.fill(slot, b[:len(raw)+len(blank)])
 	} else {
 		w.changes++
