@@ -137,7 +137,7 @@ func (q *Queue) checkpoint(l *layer) {
 	case <-calm.C:
 	case <-l.hurry:
 	}
-	if l.err = q.disk.room(q.fresh.journal.Size()); l.err == nil {
+	if l.err = q.awaitRoom(l); l.err == nil {
 		l.err = q.apply(l)
 	}
 	if l.err != nil {
@@ -150,7 +150,27 @@ func (q *Queue) checkpoint(l *layer) {
 	close(l.done)
 }
 
-// flush returns when the store has all that was committed before.
+// lookAgain is how often a checkpoint that has no room on the disk looks for it.
+const lookAgain = 100 * time.Millisecond
+
+// awaitRoom waits until the disk has room for a checkpoint. The journal keeps what is not in the store yet, so nothing is lost
+// meanwhile; when its other file is full too, the committer waits as well. It gives up when the queue is closed.
+func (q *Queue) awaitRoom(l *layer) error {
+	for {
+		err := q.disk.room(q.fresh.journal.Size())
+		if err == nil || q.closing() || q.failure() != nil {
+			return err
+		}
+		if l.full == nil {
+			l.full = err
+			close(l.noRoom)
+			q.log.Warn("what is in the journal is put into the store when there is room on the disk", "error", err)
+		}
+		time.Sleep(lookAgain)
+	}
+}
+
+// flush returns when the store has all that was committed before, or ErrFull when it has to wait for room on the disk.
 func (q *Queue) flush(ctx context.Context) error {
 	if q.fresh.journal == nil {
 		return nil
@@ -163,6 +183,8 @@ func (q *Queue) flush(ctx context.Context) error {
 	select {
 	case <-o.flushed.done:
 		return o.flushed.err
+	case <-o.flushed.noRoom:
+		return o.flushed.full
 	case <-ctx.Done():
 		return ctx.Err()
 	}

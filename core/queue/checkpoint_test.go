@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/pabal-mta/mta/core/journal"
 )
@@ -169,7 +170,8 @@ func TestDamagedJournalIsRefusedInWords(t *testing.T) {
 	}
 }
 
-// TestCheckpointWithoutRoom has the disk filled by somebody else: the queue stops before it harms its store.
+// TestCheckpointWithoutRoom has the disk filled by somebody else: the queue waits before it harms its store, goes on when
+// there is room, and ends in order when it is closed before.
 func TestCheckpointWithoutRoom(t *testing.T) {
 	dir := t.TempDir()
 	var free atomic.Int64
@@ -179,18 +181,38 @@ func TestCheckpointWithoutRoom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec := add(t, q, message(pattern(1, 5000), "bob@example.net"))
+	none := func(*Record) error { return nil }
+	first := add(t, q, message(pattern(1, 5000), "bob@example.net"))
+	for range 2 {
+		free.Store(1 << 20)
+		if err := q.List(context.Background(), Filter{}, none); !errors.Is(err, ErrFull) {
+			t.Errorf("List: %v", err)
+		}
+		if b, err := readAll(q, first.ID); err != nil || !bytes.Equal(b, pattern(1, 5000)) {
+			t.Errorf("reading without room: %v", err)
+		}
+		free.Store(1 << 40)
+		for q.fresh.older() != nil {
+			time.Sleep(time.Millisecond)
+		}
+		if err := q.List(context.Background(), Filter{}, none); err != nil {
+			t.Errorf("List, when there is room again: %v", err)
+		}
+		add(t, q, message(pattern(2, 10), "carol@example.net"))
+	}
 	free.Store(1 << 20)
-	if err := q.List(context.Background(), Filter{}, func(*Record) error { return nil }); !errors.Is(err, ErrFull) {
+	if err := q.List(context.Background(), Filter{}, none); !errors.Is(err, ErrFull) {
 		t.Errorf("List: %v", err)
 	}
-	if err := <-failed; !errors.Is(err, ErrFull) {
-		t.Errorf("Fatal: %v", err)
+	select {
+	case err := <-failed:
+		t.Errorf("the queue stopped: %v", err)
+	default:
 	}
 	q.Close()
 	q = openQueue(t, dir)
-	if b, err := readAll(q, rec.ID); err != nil || !bytes.Equal(b, pattern(1, 5000)) {
-		t.Errorf("%v", err)
+	if got := recovered(t, q); len(got) != 3 {
+		t.Errorf("%d messages after the next start, want 3", len(got))
 	}
 	if _, err := os.Stat(filepath.Join(dir, journal.Names()[0])); err != nil {
 		t.Error(err)

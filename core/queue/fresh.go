@@ -34,10 +34,12 @@ type layer struct {
 	highest ID    // the largest ID in it, also of what is gone
 	removed int64 // bytes of contents in the store, or in an older layer, that it removes
 
-	once  sync.Once
-	hurry chan struct{} // closed when somebody waits for the checkpoint
-	done  chan struct{} // closed when the store has it, or err says why not
-	err   error
+	once   sync.Once
+	hurry  chan struct{} // closed when somebody waits for the checkpoint
+	done   chan struct{} // closed when the store has it, or err says why not
+	err    error
+	noRoom chan struct{} // closed when the disk had no room for the checkpoint, as full says
+	full   error
 }
 
 // entry is what a layer says of a key.
@@ -101,7 +103,7 @@ func (k shortKey) ofMessage() bool {
 }
 
 func newLayer() *layer {
-	return &layer{keys: map[shortKey]entry{}, hurry: make(chan struct{}), done: make(chan struct{})}
+	return &layer{keys: map[shortKey]entry{}, hurry: make(chan struct{}), done: make(chan struct{}), noRoom: make(chan struct{})}
 }
 
 // soon has the checkpoint of the layer begin at once.
