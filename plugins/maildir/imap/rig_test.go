@@ -44,9 +44,27 @@ type rig struct {
 
 func newRig(t testing.TB, change func(*gate.Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir()}
+	r := &rig{t: t, dir: scratch(t)}
 	r.start(change)
 	return r
+}
+
+// scratch makes a folder that is removed as soon as the sessions of clients that went away have ended, which nobody waits for.
+func scratch(t testing.TB) string {
+	dir, err := os.MkdirTemp("", "imap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for range 100 {
+			if err = os.RemoveAll(dir); err == nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		t.Error(err)
+	})
+	return dir
 }
 
 func (r *rig) start(change func(*gate.Config)) {
