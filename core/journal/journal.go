@@ -93,8 +93,8 @@ func (j *Journal) Close() error {
 
 // Clear says that the store has all that the journal says. It is called after Replay, and before Close.
 func (j *Journal) Clear() error {
-	// The older file first, the newer one stays for now: the older one alone must never be replayed, since the store is ahead
-	// of it. After a Turn the active file is the older one still.
+	// The older file is cleared before the newer one: the older one alone must never be replayed, since the store is ahead of
+	// it. After a Turn that nothing was written to, the active file is the older one still.
 	if !j.turned {
 		j.Turn()
 	}

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/pabal-mta/mta/core/journal"
 )
@@ -192,8 +191,8 @@ func TestCheckpointWithoutRoom(t *testing.T) {
 			t.Errorf("reading without room: %v", err)
 		}
 		free.Store(1 << 40)
-		for q.fresh.older() != nil {
-			time.Sleep(time.Millisecond)
+		if l := q.fresh.older(); l != nil {
+			<-l.done
 		}
 		if err := q.List(context.Background(), Filter{}, none); err != nil {
 			t.Errorf("List, when there is room again: %v", err)
