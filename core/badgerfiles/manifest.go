@@ -1,9 +1,7 @@
 package badgerfiles
 
 import (
-	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,7 +9,6 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
-	"google.golang.org/protobuf/proto"
 )
 
 var (
@@ -57,13 +54,16 @@ func orphaned(dir, path string) error {
 	return nil
 }
 
-// Check reads the manifest and every table that it names, and returns the first Damage.
-func Check(dir string) error {
+// Check reads the manifest and every table that it names, but those that Badger took back, and returns the first Damage.
+func Check(dir string, r *Retraction) error {
 	ids, err := Tables(dir)
 	if err != nil {
 		return err
 	}
 	for _, id := range ids {
+		if slices.Contains(r.Gone, id) {
+			continue
+		}
 		if err := CheckTable(filepath.Join(dir, TableName(id))); err != nil {
 			return err
 		}
@@ -98,22 +98,27 @@ func WriteManifest(dir string, ids []uint64) error {
 	for _, id := range ids {
 		set.Changes = append(set.Changes, &pb.ManifestChange{Id: id, Op: pb.ManifestChange_CREATE, EncryptionAlgo: pb.EncryptionAlgo_aes})
 	}
-	changes, err := proto.Marshal(set)
+	b, err := frame(set)
 	if err != nil {
 		return err
 	}
-	b := slices.Clone(manifestHead)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(changes)))
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(changes, castagnoli))
-	return writeSynced(filepath.Join(dir, badger.ManifestFilename), append(b, changes...))
+	return writeSynced(filepath.Join(dir, badger.ManifestFilename), append(slices.Clone(manifestHead), b...))
 }
 
-// Prove reads every file of a store whose values stand in its tables, and returns the first Damage.
+// Prove reads every file of a store whose values stand in its tables, and returns the first Damage. It notes first what
+// Badger took back.
 func Prove(dir string) error {
 	if _, err := os.Stat(dir); err != nil {
 		return err
 	}
-	if err := Check(dir); err != nil {
+	r, err := Retracted(dir)
+	if err == nil {
+		err = r.Write(dir)
+	}
+	if err != nil {
+		return err
+	}
+	if err := Check(dir, r); err != nil {
 		return err
 	}
 	list, err := List(dir, MemSuffix)

@@ -17,6 +17,7 @@ import (
 type inspection struct {
 	dir       string
 	mark      *mark
+	retracted *badgerfiles.Retraction
 	unnamed   []uint64       // tables that no manifest names
 	lost      map[int]string // files of the value log that are missing or too short, and why
 	accepting bool           // it is opened to be repaired
@@ -39,7 +40,11 @@ func inspect(dir string, flag int) (*inspection, error) {
 }
 
 func (in *inspection) look() error {
-	if err := badgerfiles.Check(in.dir); err != nil {
+	var err error
+	if in.retracted, err = badgerfiles.Retracted(in.dir); err != nil {
+		return damaged(err)
+	}
+	if err := badgerfiles.Check(in.dir, in.retracted); err != nil {
 		return damaged(err)
 	}
 	if err := in.checkManifest(); err != nil {
@@ -51,7 +56,6 @@ func (in *inspection) look() error {
 	if err := in.checkLogs(); err != nil {
 		return err
 	}
-	var err error
 	in.unnamed, err = badgerfiles.Unnamed(in.dir)
 	return err
 }

@@ -45,6 +45,9 @@ func (in *inspection) arrange() error {
 			return err
 		}
 	}
+	if err := in.retract(); err != nil {
+		return err
+	}
 	if err := in.setAside(); err != nil {
 		return err
 	}
@@ -73,6 +76,18 @@ func values(m map[int]string) func(func(string) bool) {
 			}
 		}
 	}
+}
+
+// retract notes in the manifest what Badger took back, so that it finds the tables as it left them.
+func (in *inspection) retract() (err error) {
+	if len(in.retracted.Gone) == 0 {
+		return nil
+	}
+	if err := in.retracted.Write(in.dir); err != nil {
+		return err
+	}
+	in.unnamed, err = badgerfiles.Unnamed(in.dir)
+	return err
 }
 
 // setAside moves the tables that no manifest names out of Badger's sight.

@@ -148,7 +148,16 @@ func (s *salvage) named() (ids []uint64, rebuild bool, err error) {
 		err = in.checkManifest()
 	}
 	if err == nil {
-		return ids, false, nil
+		var r *badgerfiles.Retraction
+		if r, err = badgerfiles.Retracted(s.dir); err != nil || len(r.Gone) == 0 {
+			return ids, false, err
+		}
+		if err := r.Write(s.dir); err != nil {
+			return nil, false, err
+		}
+		s.did("%s set right: %d tables were taken back when its sync failed, and what they held stands elsewhere", badger.ManifestFilename, len(r.Gone))
+		ids, err = badgerfiles.Tables(s.dir)
+		return ids, false, err
 	}
 	var d *badgerfiles.Damage
 	if !errors.As(err, &d) {
