@@ -33,7 +33,9 @@ func owner(info os.FileInfo) (uid, gid int, ok bool) {
 
 // adviseMaps tells the kernel how the files under dir that this process has mapped are used: one that is being written
 // to at random, the others in order. Without it, the kernel reads and writes back whole read-ahead windows around each
-// small write, many times the payload (research/dependencies.md 2.3).
+// small write, many times the payload (research/dependencies.md 2.3). It also gives back the memory of files of the value log
+// that are not written any more: their pages stay with the kernel as long as it has room, and count no longer as ours,
+// where a long queue would be all in memory.
 func adviseMaps(dir string, written map[string]bool) error {
 	f, err := os.Open("/proc/self/maps")
 	if err != nil {
@@ -58,6 +60,11 @@ func adviseMaps(dir string, written map[string]bool) error {
 		}
 		if err := advise(where, advice); err != nil {
 			return err
+		}
+		if !written[name] && strings.HasSuffix(name, badgerfiles.LogSuffix) {
+			if err := advise(where, syscall.MADV_DONTNEED); err != nil { // of a shared map of a file, it loses nothing
+				return err
+			}
 		}
 	}
 	return lines.Err()
