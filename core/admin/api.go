@@ -121,8 +121,11 @@ func list(w http.ResponseWriter, r *http.Request, s Server) {
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
+	f.Patient = true
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	enc := json.NewEncoder(w)
+	lines := &stream{w: w}
+	defer lines.close()
+	enc := json.NewEncoder(lines)
 	if err := s.List(r.Context(), f, func(rec *queue.Record) error { return enc.Encode(MessageOf(rec)) }); err != nil {
 		_ = enc.Encode(apiError{err.Error()})
 	}

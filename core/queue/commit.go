@@ -208,6 +208,7 @@ func (q *Queue) commit(group []*op) error {
 		return err
 	}
 	q.stats.groups.Add(1)
+	q.committed.Store(time.Now().UnixNano())
 	q.count(group)
 	return q.serve(group)
 }

@@ -15,7 +15,8 @@ type Filter struct {
 	State     string        // "waiting", "held", or "" for both
 	OlderThan time.Duration // received at least so long ago
 	IDs       []ID
-	Limit     int // List ends after so many; 0: no limit
+	Limit     int  // List ends after so many; 0: no limit
+	Patient   bool // List leaves the processors to the mail while there is some: at most a twentieth of one is for it
 }
 
 // Match reports whether the filter selects the record. Limit plays no part in it.

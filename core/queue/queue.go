@@ -101,8 +101,9 @@ type Queue struct {
 		bytes int64 // of contents whose removal is written in it
 		limit int64
 	}
-	cleaner *cleaner
-	stats   struct {
+	committed atomic.Int64 // when the last group was, in nanoseconds since 1970
+	cleaner   *cleaner
+	stats     struct {
 		messages, held, bytes, added, removed, groups, damaged, ghosts, missing atomic.Int64
 	}
 }

@@ -167,6 +167,7 @@ func (q *Queue) List(ctx context.Context, f Filter, fn func(*Record) error) erro
 		return fn(rec)
 	}
 	err := q.scan(ctx, func(s *scan) error {
+		s.patient = f.Patient
 		if len(f.IDs) > 0 {
 			return s.some(f.IDs, show)
 		}
@@ -210,6 +211,9 @@ type scan struct {
 	gone   *removals
 	upTo   ID       // larger IDs are left out; 0: none is
 	ghosts [][]byte // keys of records and contents of messages that were removed before
+
+	patient bool
+	begun   time.Time // when the last breath ended
 }
 
 // run calls fn for every record. With an error, the record holds the ID alone.
@@ -219,6 +223,7 @@ func (s *scan) run(fn func(*Record, error) error) error {
 	return each(s.txn, keyRecord, func(item *badger.Item) error {
 		if n++; n%politeness == 0 {
 			runtime.Gosched()
+			s.rest()
 			if err := s.ctx.Err(); err != nil {
 				return err
 			}
@@ -231,6 +236,25 @@ func (s *scan) run(fn func(*Record, error) error) error {
 		}
 		return s.one(item, fn)
 	})
+}
+
+// Of what a patient scan took it rests restFactor times as long, but within these bounds.
+const (
+	restFactor = 19
+	restLeast  = time.Millisecond
+	restMost   = 20 * time.Millisecond
+	restBusy   = 100 * time.Millisecond // so long after a commit
+)
+
+// rest lets the mail go first while there is some.
+func (s *scan) rest() {
+	if !s.patient {
+		return
+	}
+	if now := time.Now(); now.UnixNano()-s.q.committed.Load() < int64(restBusy) {
+		time.Sleep(min(max(restFactor*now.Sub(s.begun), restLeast), restMost))
+	}
+	s.begun = time.Now()
 }
 
 // some calls fn for the records with these IDs, as far as there are any.
