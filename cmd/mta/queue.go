@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -102,18 +103,18 @@ func queueList() *cobra.Command {
 }
 
 func printList(cmd *cobra.Command, sel admin.Selection) error {
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	w := &rows{out: cmd.OutOrStdout()}
 	n, size := 0, int64(0)
 	err := listing(cmd, sel, func(m admin.Message) error {
+		var err error
 		if n == 0 {
-			fmt.Fprintln(w, "ID\tAGE\tSIZE\tFROM\tTO\tTRIES\tNEXT\tLAST REPLY")
+			err = w.add("ID", "AGE", "SIZE", "FROM", "TO", "TRIES", "NEXT", "LAST REPLY")
 		}
 		n++
 		size += m.Size
-		printMessage(w, m)
-		return nil
+		return errors.Join(err, printMessage(w, m))
 	})
-	if err := errors.Join(err, w.Flush()); err != nil {
+	if err := errors.Join(err, w.flush()); err != nil {
 		return err
 	}
 	if n == 0 {
@@ -154,7 +155,7 @@ func printCount(cmd *cobra.Command, sel admin.Selection, asJSON bool) error {
 	return nil
 }
 
-func printMessage(w io.Writer, m admin.Message) {
+func printMessage(w *rows, m admin.Message) error {
 	next := "now"
 	switch wait := time.Until(m.Next); {
 	case m.State == "held":
@@ -168,12 +169,17 @@ func printMessage(w io.Writer, m admin.Message) {
 		if r.State != "pending" {
 			to += " (" + r.State + ")"
 		}
+		cells := []string{"", "", "", "", to, "", "", shorten(r.Reply, 70)}
 		if i == 0 {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", m.ID, admin.Ago(time.Since(m.Received)), admin.Bytes(m.Size), from, to, m.Attempts, next, shorten(r.Reply, 70))
-			continue
+			cells = []string{
+				m.ID, admin.Ago(time.Since(m.Received)), admin.Bytes(m.Size), from, to, strconv.Itoa(m.Attempts), next, shorten(r.Reply, 70),
+			}
 		}
-		fmt.Fprintf(w, "\t\t\t\t%s\t\t\t%s\n", to, shorten(r.Reply, 70))
+		if err := w.add(cells...); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 func shorten(s string, n int) string {
