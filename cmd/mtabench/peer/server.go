@@ -3,6 +3,8 @@
 package peer
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -165,6 +167,37 @@ func (s *Server) Flush(ctx context.Context) {
 	if s.flush != nil {
 		s.run(ctx, flushTime, s.flush(s.Place))
 	}
+}
+
+// List makes the server list what is queued of the generator's mail until ctx ends, and returns how long it took to the
+// first message and how many came.
+func (s *Server) List(ctx context.Context) (first time.Duration, messages int, err error) {
+	if s.list == nil {
+		return 0, 0, fmt.Errorf("%s is not asked for lists", s.Name)
+	}
+	argv := s.list(s.Place)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Stderr = s.log
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, 0, err
+	}
+	begun := time.Now()
+	if err := s.Group.Start(cmd); err != nil {
+		return 0, 0, err
+	}
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if !bytes.Contains(lines.Bytes(), []byte("@src.test")) {
+			continue // the head
+		}
+		if messages++; messages == 1 {
+			first = time.Since(begun)
+		}
+	}
+	if err := cmd.Wait(); err != nil && ctx.Err() == nil {
+		return first, messages, fmt.Errorf("%v: %w", argv, err)
+	}
+	return first, messages, nil
 }
 
 // run runs a command of the peer in its group: what it costs is the peer's cost.

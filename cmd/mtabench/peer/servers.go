@@ -26,6 +26,9 @@ func ours(name string, plugin bool) *Peer {
 		flush: func(at Place) []string {
 			return []string{at.Binary, "queue", "retry", "-config", at.Run + "/mta.hcl", "-domain", "sink.test", "-yes"}
 		},
+		list: func(at Place) []string {
+			return []string{at.Binary, "queue", "list", "-config", at.Run + "/mta.hcl", "-from", "@src.test"}
+		},
 		queued:  oursQueued,
 		version: func(at Place) string { return firstLine(at.Binary, "version") },
 	}

@@ -49,6 +49,9 @@ const (
 	ReadyRSS      = "restart_rss_mib"
 	ReadyAnon     = "restart_anon_mib"
 	FirstDelivery = "restart_first_delivery_s" // from the restart
+	ListFirst     = "list_first_s"             // to the first message of a filtered list, while the queue is drained; the worst
+	ListRate      = "list_rate"                // messages that it lists in a second
+	ListShare     = "list_drain_share"         // the rate of the drain beside a list against that without one
 )
 
 // Record is one measurement.

@@ -107,6 +107,7 @@ func columns(base string) []column {
 		{"ready s", "%.2f", Ready, ""}, {"ready RSS", "%.0f", ReadyRSS, ""}, {"first delivery s", "%.2f", FirstDelivery, ""},
 		{"first out s", "%.2f", DrainFirst, ""},
 		{"drain/s", "%.0f", DrainRate, ""}, {"drain × " + base, "%.2f", DrainRate, base},
+		{"list first s", "%.2f", ListFirst, ""}, {"listed/s", "%.0f", ListRate, ""}, {"drain beside list", "%.2f", ListShare, ""},
 		{"start ms", "%.0f", Startup, ""}, {"missing", "%.0f", Missing, ""}, {"noise cores", "%.2f", Noise, ""},
 	}
 	return list

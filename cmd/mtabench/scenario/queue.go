@@ -4,6 +4,7 @@ package scenario
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/pabal-mta/mta/cmd/mtabench/ledger"
@@ -137,10 +138,66 @@ func (t *trial) restart(ctx context.Context) error {
 	}
 	t.set(report.Ready, t.server.Startup.Seconds())
 	t.memory(t.server.Group.Memory(), report.ReadyRSS, report.ReadyAnon)
+	listing, stop := context.WithCancel(ctx)
+	figures, ended := map[string]float64{}, make(chan error, 1)
+	go func() { ended <- t.lists(listing, figures) }()
 	t.drain(ctx)
+	stop()
+	if err := <-ended; err != nil {
+		return err
+	}
+	maps.Copy(t.rec.Figures, figures)
 	a := t.ledger.Audit()
 	if a.Delivered > 0 {
 		t.set(report.FirstDelivery, (a.FirstDelivered - begun).Seconds())
+	}
+	return nil
+}
+
+// An operator asks for lists while the queue is drained: by turns there is a window without one and a window with one.
+const (
+	listWindow = 4 * time.Second
+	listPairs  = 10
+)
+
+// lists asks for lists of what is queued, and measures how soon they begin and what they take from the drain. There are no
+// figures when the queue is empty too soon.
+func (t *trial) lists(ctx context.Context, figures map[string]float64) error {
+	for t.ledger.Delivered() == 0 && ctx.Err() == nil {
+		rest(ctx, 10*time.Millisecond)
+	}
+	rest(ctx, listWindow) // the drain gets under way
+	var rates [2]float64
+	var worst time.Duration
+	listed, took := 0, time.Duration(0)
+	for i := range 2 * listPairs {
+		window, end := context.WithTimeout(ctx, listWindow)
+		before, begun := t.ledger.Delivered(), time.Now()
+		if i%2 == 1 {
+			first, n, err := t.server.List(window)
+			if err != nil {
+				end()
+				return err
+			}
+			worst = max(worst, first)
+			listed, took = listed+n, took+time.Since(begun)
+		}
+		<-window.Done()
+		end()
+		select {
+		case <-ctx.Done():
+			return nil
+		default:
+		}
+		if t.ledger.Delivered() >= t.ledger.Accepted() {
+			return nil
+		}
+		rates[i%2] += float64(t.ledger.Delivered()-before) / time.Since(begun).Seconds()
+	}
+	figures[report.ListFirst] = worst.Seconds()
+	figures[report.ListRate] = float64(listed) / took.Seconds()
+	if rates[0] > 0 {
+		figures[report.ListShare] = rates[1] / rates[0]
 	}
 	return nil
 }
