@@ -14,7 +14,7 @@ import (
 )
 
 var numbers = map[string]uint32{
-	"fsync": unix.SYS_FSYNC, "msync": unix.SYS_MSYNC, "write": unix.SYS_WRITE, "pwrite64": unix.SYS_PWRITE64, "openat": unix.SYS_OPENAT,
+	"fsync": unix.SYS_FSYNC, "fdatasync": unix.SYS_FDATASYNC, "msync": unix.SYS_MSYNC, "write": unix.SYS_WRITE, "pwrite64": unix.SYS_PWRITE64, "openat": unix.SYS_OPENAT,
 	"renameat": unix.SYS_RENAMEAT, "unlinkat": unix.SYS_UNLINKAT, "ftruncate": unix.SYS_FTRUNCATE, "fallocate": unix.SYS_FALLOCATE, "mmap": unix.SYS_MMAP,
 }
 

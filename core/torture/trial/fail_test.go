@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -57,6 +58,19 @@ func TestQueueOutlivesFailingCalls(t *testing.T) {
 	}
 }
 
+// TestCallThatIsNeverMade: what can't fail proves nothing.
+func TestCallThatIsNeverMade(t *testing.T) {
+	t.Parallel()
+	f := &Fail{Hand: []string{os.Args[0], "hand"}, Most: 1, Calls: []Failure{{"fallocate", syscall.ENOSPC}}, Out: io.Discard}
+	_, err := f.Run(t.Context())
+	if errors.Is(err, ErrNotHere) {
+		t.Skip(err)
+	}
+	if err == nil || !strings.Contains(err.Error(), "never calls fallocate") {
+		t.Error(err)
+	}
+}
+
 // TestLiarIsCaught: a process that says of a queue which did not open that it took a message.
 func TestLiarIsCaught(t *testing.T) {
 	t.Parallel()
@@ -78,5 +92,10 @@ func TestFailuresCanBeFound(t *testing.T) {
 	}
 	if n := len(Failures("fsync,openat")); n != 4 {
 		t.Errorf("%d kinds of failure of two calls", n)
+	}
+	for _, sync := range []string{"fdatasync", "fsync", "msync"} { // each of them keeps a promise
+		if len(Failures(sync)) == 0 {
+			t.Errorf("no %s ever fails", sync)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package trial
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,8 +14,13 @@ import (
 	"github.com/pabal-mta/mta/sdk/mail"
 )
 
-// handMessages is how many messages a Hand adds; a few thousand bytes each, and one that has to be written in pieces.
-const handMessages = 24
+// handMessages is how many messages a Hand adds: a few thousand bytes each, one that has to be written in pieces, and some
+// that are together larger than a file of the journal, and what is kept of them than one of the value log. So what happens at
+// the turn of a file fails, too.
+const (
+	handMessages = 24
+	handLarge    = 9 << 20
+)
 
 // Hand arms itself, so that calls of that kind may fail from now on, uses the queue in dir without a server, and says on w what it has done: "offer N SUM" before a message is added, "acked N" when that is durable, "settling N" before its removal
 // is asked for and "settled N" when that is durable. At the first error of the queue it says "failed", and tries once more:
@@ -69,7 +75,10 @@ func (h *hand) say(format string, args ...any) {
 // one adds a message, and removes two of three.
 func (h *hand) one(ctx context.Context, n int) {
 	body := BodyOf(n)
-	if n == handMessages-1 {
+	switch n {
+	case 12, 13, 15, 16, 18, 21: // a third of them is removed
+		body = bytes.Repeat(body, handLarge/len(body))
+	case handMessages - 1:
 		body = BodyOf(199)
 	}
 	h.say("offer %d %s", n, peer.Sum(body))
