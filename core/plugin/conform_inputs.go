@@ -60,6 +60,9 @@ var samples = []sample{
 		_, err := c.Route(ctx, &mail.Routing{ID: in.id, Envelope: in.envelope(), Size: int64(len(in.content)), Attempt: 1, Arrived: time.Now()})
 		return err
 	}},
+	{"observer", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
+		return c.Observe(ctx, in.events())
+	}},
 	{"connect", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
 		_, err := c.Connect(ctx, &mail.Session{ID: in.id, Listener: "mx", Remote: in.remote})
 		return err
@@ -121,6 +124,22 @@ func (in input) failure() *mail.Failure {
 		f.Recipients = append(f.Recipients, mail.FailedRecipient{Recipient: r, Reply: reply, Host: "mx.check.example", Time: time.Now()})
 	}
 	return f
+}
+
+// events tell of one attempt for each recipient.
+func (in input) events() []mail.Event {
+	list := make([]mail.Event, len(in.to))
+	for i, r := range in.to {
+		list[i] = mail.Event{
+			Name: "attempt", Time: time.Now(), Session: in.id, ID: in.id, Listener: "mx", User: in.words, From: in.from.String(),
+			To: r.Address.String(), Route: "internet", Host: "mx.check.example", Class: "tempfail", Reply: "451 4.3.0 later", Reason: in.words,
+			Error: in.words, Size: int64(len(in.content)), Count: 1, Attempt: i + 1, Next: time.Now().Add(time.Hour), Took: time.Second,
+		}
+		if in.remote.IsValid() {
+			list[i].Remote = in.remote.String()
+		}
+	}
+	return list
 }
 
 func recipients(n int) []mail.Recipient {

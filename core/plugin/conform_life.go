@@ -127,7 +127,7 @@ func (e *examinee) describeTwice(ctx context.Context) (*pluginv1.DescribeRespons
 
 func knownKinds(list []*pluginv1.Kind) error {
 	for i, k := range list {
-		if sampleOf(k.GetName()) == nil && k.GetName() != "observer" {
+		if sampleOf(k.GetName()) == nil {
 			return fmt.Errorf("%q is no kind of plugin", printable(k.GetName()))
 		}
 		for _, other := range list[:i] {
@@ -269,12 +269,16 @@ func checkConfigure(ctx context.Context, e *examinee) (string, error) {
 			return "", fmt.Errorf("it promised to be a %q and is none", printable(k.GetName()))
 		}
 	}
-	e.configured = true
 	for _, k := range p.kinds {
-		if sampleOf(k) != nil {
+		if sampleOf(k) != nil { // a later SDK may name more than this server knows
 			e.report.Kinds = append(e.report.Kinds, k)
 		}
 	}
+	if len(e.report.Kinds) == 0 {
+		return "", hinted{fmt.Errorf("it is none of the kinds that this server knows, but %s", strings.Join(p.kinds, ", ")),
+			"answer Configure with at least one kind of plugin.proto"}
+	}
+	e.configured = true // from here on there is a kind to make calls of
 	return strings.Join(p.kinds, " "), nil
 }
 

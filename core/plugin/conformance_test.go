@@ -51,6 +51,12 @@ func TestConform(t *testing.T) {
 		"stays":     "drain",
 		"orphan":    "lifeline",
 		"prints":    "stdout",
+		"later":     "configure", // all that it can do is of a later version
+
+		"observer":       "", // nothing but an observer
+		"observer-mute":  "observer/answers",
+		"observer-one":   "observer/parallel",
+		"observer-small": "observer/hostile",
 	} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -67,8 +73,11 @@ func TestConform(t *testing.T) {
 					}
 				}
 			}
+			if kind, _, _ := strings.Cut(mode, "-"); kind == "observer" && !slices.ContainsFunc(c.Checks, func(f Finding) bool { return f.Name == "observer/hostile" }) {
+				t.Errorf("an observer was not asked as one: %+v", c)
+			}
 			// What a rule is broken by may break a later check too; the first must be the one that names it.
-			if first := strings.Join(failed[:min(1, len(failed))], ""); first != want || want == "" && len(c.Checks) < 20 {
+			if first := strings.Join(failed[:min(1, len(failed))], ""); first != want || want == "" && len(c.Checks) < 18 {
 				t.Errorf("failed: %v; want %q first; %+v", failed, want, c)
 			}
 		})
@@ -78,6 +87,9 @@ func TestConform(t *testing.T) {
 // beRogue serves a plugin over gRPC as a program in any language would, and breaks the rule that mode names.
 func beRogue(mode string) {
 	served := sdk.Of(sdk.Plugin[faultyConfig]{Name: "rogue", Version: "1", Kinds: rogueValue{}, New: newRogue(mode)})
+	if strings.HasPrefix(mode, "observer") {
+		served = sdk.Of(sdk.Plugin[faultyConfig]{Name: "rogue", Version: "1", Kinds: rogueObserver{}, New: newRogue(mode)})
+	}
 	if mode == "" {
 		sdk.ServeAny(served)
 		return
@@ -150,6 +162,8 @@ func (r *rogue) Describe(ctx context.Context, q *pb.DescribeRequest) (*pb.Descri
 		res.Doc = time.Now().String()
 	case "schema":
 		res.SchemaJson = []byte(`{"attributes":[{"name":"Delay","type":"time"}]}`)
+	case "later":
+		res.Kinds = nil
 	case "promises":
 		res.Kinds = append(res.Kinds, &pb.Kind{Name: "store"})
 	}
@@ -162,6 +176,10 @@ func (r *rogue) Configure(ctx context.Context, q *pb.ConfigureRequest) (*pb.Conf
 	case "credulous":
 		if q.GetValidateOnly() {
 			res.Diagnostics = nil
+		}
+	case "later":
+		if !q.GetValidateOnly() {
+			res.Kinds = []*pb.Kind{{Name: "dreamer"}}
 		}
 	case "blind":
 		for _, d := range res.GetDiagnostics() {
@@ -212,41 +230,64 @@ func (s rogueStream) Send(p *pb.Responses) error {
 		if s.mode == "illegal" && r.GetVerdict() != nil {
 			r.GetVerdict().Action = pb.Action_ACTION_UNSPECIFIED
 		}
+		if s.mode == "observer-mute" && r.GetObserved() != nil {
+			r.Result = nil
+		}
 	}
 	return s.BidiStreamingServer.Send(&pb.Responses{Responses: keep})
 }
 
-type rogueValue struct {
+type (
+	rogueValue    struct{ rogueWork }
+	rogueObserver struct{ rogueWork }
+)
+
+type rogueWork struct {
 	mode string
 	one  chan struct{}
 }
 
 func newRogue(mode string) func(context.Context, faultyConfig, sdk.Host) (any, error) {
 	return func(context.Context, faultyConfig, sdk.Host) (any, error) {
-		return rogueValue{mode, make(chan struct{}, 1)}, nil
+		w := rogueWork{mode, make(chan struct{}, 1)}
+		if strings.HasPrefix(mode, "observer") {
+			return rogueObserver{w}, nil
+		}
+		return rogueValue{w}, nil
 	}
 }
 
-// Rcpt takes its time.
-func (v rogueValue) Rcpt(ctx context.Context, _ *mail.Session, _ mail.Recipient) (mail.Verdict, error) {
-	if v.mode == "one" {
+// work takes its time.
+func (w rogueWork) work(ctx context.Context) error {
+	if strings.HasSuffix(w.mode, "one") {
 		select {
-		case v.one <- struct{}{}:
-			defer func() { <-v.one }()
+		case w.one <- struct{}{}:
+			defer func() { <-w.one }()
 		default:
-			return mail.Verdict{}, errors.New("one at a time, please")
+			return errors.New("one at a time, please")
 		}
 	}
-	work := 2 * time.Millisecond
-	if v.mode == "late" || v.mode == "forgets" {
-		work = 30 * time.Millisecond
+	took := 2 * time.Millisecond
+	if w.mode == "late" || w.mode == "forgets" {
+		took = 30 * time.Millisecond
 	}
 	select {
-	case <-time.After(work):
-		return mail.Continue(), nil
+	case <-time.After(took):
+		return nil
 	case <-ctx.Done():
-		return mail.Verdict{}, ctx.Err()
+		return ctx.Err()
 	}
+}
+
+func (v rogueValue) Rcpt(ctx context.Context, _ *mail.Session, _ mail.Recipient) (mail.Verdict, error) {
+	return mail.Continue(), v.work(ctx)
+}
+
+func (v rogueObserver) Observe(ctx context.Context, events []mail.Event) error {
+	if v.mode == "observer-small" && len(events) > 100 {
+		panic("so many?")
+	}
+	return v.work(ctx)
 }
 
 func (v rogueValue) Message(_ context.Context, _ *mail.Session, m *mail.Message) (mail.Verdict, error) {
