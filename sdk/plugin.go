@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	pb "github.com/pabal-mta/mta/sdk/pluginv1"
 	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
 	"github.com/pabal-mta/mta/sdk/schema"
 )
@@ -26,11 +27,21 @@ type Plugin[C any] struct {
 	Kinds any
 }
 
-// Needs says how much of a message a MessageFilter wants to see. What it does not need is not sent.
+// Needs says how much of a message a MessageFilter wants to see. What it does not need is not sent, but by a server that is
+// older than Fields and Prefix: it sends all fields, and all of the content.
 type Needs struct {
 	Header bool // Message.Header is filled
 	Body   bool // Message.Content can be read; without it, only its size is known
+	// Fields, without Header, are the names of the fields that Message.Header is filled with, such as "Subject". Their IDs are
+	// those that they have among all fields.
+	Fields []string
+	// Prefix, without Body, is how many bytes of Message.Content, which begins with the header, can be read: 1 to MaxPrefix.
+	// Its size is that of the whole.
+	Prefix int
 }
+
+// MaxPrefix bounds Needs.Prefix.
+const MaxPrefix = calls.MaxPrefix
 
 // Needer is implemented by a MessageFilter that wants less than header and body. It is asked on the value that New made,
 // and on Plugin.Kinds, so it must not look at its receiver.
@@ -117,15 +128,28 @@ func (s served[C]) start(ctx context.Context, config any, host Host) (v any, err
 			return nil, fmt.Errorf("Plugin.Kinds promises %q and %T does not do it", k, v)
 		}
 	}
+	for _, k := range kindsOf(v) {
+		if err := calls.CheckKind(k); err != nil {
+			return nil, fmt.Errorf("the Needs of %T: %w", v, err)
+		}
+	}
 	return v, nil
 }
 
-// needsOf returns what a value needs of a message.
-func needsOf(v any) Needs {
-	if n, ok := v.(Needer); ok {
-		return n.Needs()
+// fill says in a kind what a value needs of a message. What is narrowed is wanted all the same: a server that does not know
+// the narrow wish must not send less.
+func fill(k *pb.Kind, v any) {
+	n := Needs{Header: true, Body: true}
+	if needer, ok := v.(Needer); ok {
+		n = needer.Needs()
 	}
-	return Needs{Header: true, Body: true}
+	k.Header, k.Body = n.Header || len(n.Fields) > 0, n.Body || n.Prefix > 0
+	if !n.Header {
+		k.HeaderNames = n.Fields
+	}
+	if !n.Body {
+		k.BodyPrefix = uint32(max(n.Prefix, 0))
+	}
 }
 
 func schemaJSON(p Served) ([]byte, error) {

@@ -94,3 +94,19 @@ func TestStart(t *testing.T) {
 		t.Error(c, problems)
 	}
 }
+
+type greedy struct{}
+
+func (greedy) Needs() Needs { return Needs{Prefix: MaxPrefix + 1} }
+
+func (greedy) Message(context.Context, *mail.Session, *mail.Message) (mail.Verdict, error) {
+	return mail.Continue(), nil
+}
+
+// TestNeedsTooMuch tells the author at the start.
+func TestNeedsTooMuch(t *testing.T) {
+	p := Of(Plugin[struct{}]{Name: "greedy", New: func(context.Context, struct{}, Host) (any, error) { return greedy{}, nil }})
+	if _, err := p.start(t.Context(), struct{}{}, nil); err == nil || !strings.Contains(err.Error(), "65536") {
+		t.Error(err)
+	}
+}

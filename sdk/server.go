@@ -61,8 +61,7 @@ func kindsOf(v any) (out []*pb.Kind) {
 	for _, name := range calls.KindNames(v) {
 		k := &pb.Kind{Name: name}
 		if name == "message" {
-			n := needsOf(v)
-			k.Header, k.Body = n.Header, n.Body
+			fill(k, v)
 		}
 		out = append(out, k)
 	}

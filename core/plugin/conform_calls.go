@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,10 @@ func kindChecks(kind string) []check {
 	if s.content {
 		list = append(list, check{kind + "/large", "5 MiB of content through Large is answered legally and in time.",
 			"read the chunks to the end of the stream, then send the response, then the chunks of a content that says streamed", s.large})
+	}
+	if kind == "message" {
+		list = append(list, check{kind + "/needs", "What it needs of a message is said so that every server sends at least that.",
+			"header_names go with header, body_prefix with body: a server that does not know the narrow wish obeys the wide one", checkNeeds})
 	}
 	return list
 }
@@ -195,6 +200,16 @@ func (s *sample) large(ctx context.Context, e *examinee) (string, error) {
 	began := time.Now()
 	err = legal(s.once(ctx, p.client, largeInput()), false)
 	return fmt.Sprintf("%.1f ms", time.Since(began).Seconds()*1000), e.still(ctx, p, s, err)
+}
+
+// checkNeeds looks at what the configured plugin says.
+func checkNeeds(ctx context.Context, e *examinee) (string, error) {
+	p, err := e.process(ctx)
+	if err != nil {
+		return "", err
+	}
+	k := p.client.Kind("message")
+	return printable(strings.Join(needs(k), ", ")), calls.CheckKind(k)
 }
 
 // normal makes a plain call of the first kind.

@@ -46,6 +46,7 @@ func TestConform(t *testing.T) {
 		"forgets":   "rcpt/cancel",
 		"ascii":     "message/hostile",
 		"small":     "message/large",
+		"narrow":    "message/needs",
 		"mortal":    "sigterm",
 		"busy":      "drain",
 		"stays":     "drain",
@@ -176,6 +177,10 @@ func (r *rogue) Configure(ctx context.Context, q *pb.ConfigureRequest) (*pb.Conf
 	case "credulous":
 		if q.GetValidateOnly() {
 			res.Diagnostics = nil
+		}
+	case "narrow":
+		for _, k := range res.GetKinds() {
+			k.Header, k.HeaderNames = false, []string{"Subject"}
 		}
 	case "later":
 		if !q.GetValidateOnly() {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/pabal-mta/mta/sdk/pluginv1"
@@ -119,9 +120,15 @@ func describe(p *process) (*Description, error) {
 func needs(k *pluginv1.Kind) []string {
 	list := []string{"envelope"}
 	if k.GetHeader() {
-		list = append(list, "header fields")
+		fields := "header fields"
+		if names := k.GetHeaderNames(); len(names) > 0 {
+			fields += ": " + printable(strings.Join(names, " "))
+		}
+		list = append(list, fields)
 	}
-	if k.GetBody() {
+	if n := k.GetBodyPrefix(); k.GetBody() && n > 0 {
+		list = append(list, fmt.Sprintf("content: the first %d bytes", n))
+	} else if k.GetBody() {
 		list = append(list, "content")
 	}
 	return list

@@ -3,6 +3,7 @@ package mail
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -44,11 +45,12 @@ type RewriteRecipient struct{ Old, New Address }
 // ReplaceBody replaces everything after the empty line that ends the header. Lines end in CRLF.
 type ReplaceBody struct{ Body []byte }
 
-// SetMeta sets a value that later steps and the log can read.
+// SetMeta sets a value that later steps, conditions (when = meta("key") == "value"), routers and the log can read. It is kept
+// with the message. The names that MetaKeys lists are the server's own.
 type SetMeta struct{ Key, Value string }
 
 func (e AddHeader) check() error {
-	if err := checkFieldName(e.Name); err != nil {
+	if err := CheckFieldName(e.Name); err != nil {
 		return err
 	}
 	return checkFieldValue(e.Value, len(e.Name)+2)
@@ -97,7 +99,18 @@ const (
 	maxMetaValue = 4096
 )
 
+// MetaKeys returns the names of what the server itself keeps with a message, and no filter can set: "listener", "remote"
+// (address and port), "helo" and "user" (the account that logged in) tell where it came from, "plugin" which plugin
+// submitted it, "parent" the ID of the message that a report is about, and "postmaster" is "1" for a report that goes to the
+// postmaster.
+func MetaKeys() []string {
+	return []string{"listener", "remote", "helo", "user", "plugin", "parent", "postmaster"}
+}
+
 func (e SetMeta) check() error {
+	if slices.Contains(MetaKeys(), e.Key) {
+		return fmt.Errorf("the meta key %q is the server's own; take another name", e.Key)
+	}
 	if e.Key == "" || len(e.Key) > maxMetaKey || len(e.Value) > maxMetaValue {
 		return fmt.Errorf("a meta key has 1 to %d bytes and a value at most %d", maxMetaKey, maxMetaValue)
 	}
@@ -114,8 +127,8 @@ func checkRecipientAddress(a Address) error {
 	return nil
 }
 
-// checkFieldName obeys RFC 5322, 2.2: printable US-ASCII without colon.
-func checkFieldName(name string) error {
+// CheckFieldName returns an error for what is no name of a header field (RFC 5322, 2.2): printable US-ASCII without colon.
+func CheckFieldName(name string) error {
 	if name == "" || len(name) > 200 {
 		return fmt.Errorf("a header name has 1 to 200 characters")
 	}

@@ -5,6 +5,18 @@ import (
 	"testing"
 )
 
+// TestMetaKeys keeps what the server knows of a message apart from what filters say.
+func TestMetaKeys(t *testing.T) {
+	for _, key := range MetaKeys() {
+		if err := Continue(SetMeta{Key: key, Value: "1"}).Check(); err == nil {
+			t.Errorf("a filter can set %q", key)
+		}
+	}
+	if err := Continue(SetMeta{Key: "class", Value: "bulk"}).Check(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestEditsTaken(t *testing.T) {
 	ann := MustParseAddress("ann@x.org")
 	for _, e := range []Edit{

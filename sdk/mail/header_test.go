@@ -151,7 +151,7 @@ func FuzzReadHeader(f *testing.F) {
 			t.Fatalf("%d fields, %d chunks: %q", len(h), len(chunks), chunks)
 		}
 		for i, f := range h {
-			if f.ID != uint32(i+1) || checkFieldName(f.Name) != nil && len(f.Name) <= 200 {
+			if f.ID != uint32(i+1) || CheckFieldName(f.Name) != nil && len(f.Name) <= 200 {
 				t.Errorf("field %d: %+v", i, f)
 			}
 		}

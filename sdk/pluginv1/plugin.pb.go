@@ -1786,7 +1786,13 @@ type Kind struct {
 	// For message: whether the header fields are wanted.
 	Header bool `protobuf:"varint,2,opt,name=header,proto3" json:"header,omitempty"`
 	// For message: whether the content is wanted.
-	Body          bool `protobuf:"varint,3,opt,name=body,proto3" json:"body,omitempty"`
+	Body bool `protobuf:"varint,3,opt,name=body,proto3" json:"body,omitempty"`
+	// For message, with header: only the fields of these names are wanted, whatever the case of their letters; none is all. A
+	// server that is older than this sends all of them.
+	HeaderNames []string `protobuf:"bytes,4,rep,name=header_names,json=headerNames,proto3" json:"header_names,omitempty"`
+	// For message, with body: only so many bytes of the content, from its start, are wanted; 0 is all. Up to 65,536; with more
+	// than that, or from a server that is older than this, all of it comes.
+	BodyPrefix    uint32 `protobuf:"varint,5,opt,name=body_prefix,json=bodyPrefix,proto3" json:"body_prefix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1840,6 +1846,20 @@ func (x *Kind) GetBody() bool {
 		return x.Body
 	}
 	return false
+}
+
+func (x *Kind) GetHeaderNames() []string {
+	if x != nil {
+		return x.HeaderNames
+	}
+	return nil
+}
+
+func (x *Kind) GetBodyPrefix() uint32 {
+	if x != nil {
+		return x.BodyPrefix
+	}
+	return 0
 }
 
 type ConfigureRequest struct {
@@ -2866,7 +2886,7 @@ type Content struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The length of the content, whether or not it is here.
 	Size uint64 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
-	// The content, when it is not bigger than 64 KiB (in an answer: 2 MiB).
+	// The content, when it is not bigger than 64 KiB (in an answer: 2 MiB), or its first bytes where the plugin wants no more.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	// The content follows in chunks (Large only).
 	Streamed      bool `protobuf:"varint,3,opt,name=streamed,proto3" json:"streamed,omitempty"`
@@ -4187,6 +4207,9 @@ type RouteCall struct {
 	// 1 for the first.
 	Attempt       uint32 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	ArrivedUnixNs int64  `protobuf:"varint,5,opt,name=arrived_unix_ns,json=arrivedUnixNs,proto3" json:"arrived_unix_ns,omitempty"`
+	// What filters have set with SetMeta, and what the server keeps with the message under names of its own: "listener",
+	// "remote", "helo" and "user", "plugin" where a plugin submitted it, "parent" for a report.
+	Meta          map[string]string `protobuf:"bytes,6,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4254,6 +4277,13 @@ func (x *RouteCall) GetArrivedUnixNs() int64 {
 		return x.ArrivedUnixNs
 	}
 	return 0
+}
+
+func (x *RouteCall) GetMeta() map[string]string {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
 }
 
 type Hops struct {
@@ -5377,9 +5407,10 @@ func (x *RewriteRecipient) GetNew() string {
 }
 
 type SetMeta struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// None of the server's own names (RouteCall.meta).
+	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5503,11 +5534,14 @@ const file_plugin_proto_rawDesc = "" +
 	"\x03sdk\x18\x04 \x01(\tR\x03sdk\x12)\n" +
 	"\x05kinds\x18\x05 \x03(\v2\x13.mta.plugin.v1.KindR\x05kinds\x12\x1f\n" +
 	"\vschema_json\x18\x06 \x01(\fR\n" +
-	"schemaJson\"F\n" +
+	"schemaJson\"\x8a\x01\n" +
 	"\x04Kind\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06header\x18\x02 \x01(\bR\x06header\x12\x12\n" +
-	"\x04body\x18\x03 \x01(\bR\x04body\"\xd1\x01\n" +
+	"\x04body\x18\x03 \x01(\bR\x04body\x12!\n" +
+	"\fheader_names\x18\x04 \x03(\tR\vheaderNames\x12\x1f\n" +
+	"\vbody_prefix\x18\x05 \x01(\rR\n" +
+	"bodyPrefix\"\xd1\x01\n" +
 	"\x10ConfigureRequest\x12\x1f\n" +
 	"\vconfig_json\x18\x01 \x01(\fR\n" +
 	"configJson\x12#\n" +
@@ -5690,13 +5724,17 @@ const file_plugin_proto_rawDesc = "" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x1a\n" +
 	"\blanguage\x18\x04 \x01(\tR\blanguage\x12\x0e\n" +
-	"\x02to\x18\x05 \x01(\tR\x02to\"\xa6\x01\n" +
+	"\x02to\x18\x05 \x01(\tR\x02to\"\x97\x02\n" +
 	"\tRouteCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x123\n" +
 	"\benvelope\x18\x02 \x01(\v2\x17.mta.plugin.v1.EnvelopeR\benvelope\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\rR\aattempt\x12&\n" +
-	"\x0farrived_unix_ns\x18\x05 \x01(\x03R\rarrivedUnixNs\".\n" +
+	"\x0farrived_unix_ns\x18\x05 \x01(\x03R\rarrivedUnixNs\x126\n" +
+	"\x04meta\x18\x06 \x03(\v2\".mta.plugin.v1.RouteCall.MetaEntryR\x04meta\x1a7\n" +
+	"\tMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\".\n" +
 	"\x04Hops\x12&\n" +
 	"\x04hops\x18\x01 \x03(\v2\x12.mta.plugin.v1.HopR\x04hops\"m\n" +
 	"\x03Hop\x12\x14\n" +
@@ -5870,7 +5908,7 @@ func file_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_plugin_proto_goTypes = []any{
 	(RecordType)(0),                 // 0: mta.plugin.v1.RecordType
 	(Severity)(0),                   // 1: mta.plugin.v1.Severity
@@ -5953,6 +5991,7 @@ var file_plugin_proto_goTypes = []any{
 	(*RewriteRecipient)(nil),        // 78: mta.plugin.v1.RewriteRecipient
 	(*SetMeta)(nil),                 // 79: mta.plugin.v1.SetMeta
 	nil,                             // 80: mta.plugin.v1.Session.MetaEntry
+	nil,                             // 81: mta.plugin.v1.RouteCall.MetaEntry
 }
 var file_plugin_proto_depIdxs = []int32{
 	47, // 0: mta.plugin.v1.SubmitRequest.envelope:type_name -> mta.plugin.v1.Envelope
@@ -6017,59 +6056,60 @@ var file_plugin_proto_depIdxs = []int32{
 	45, // 59: mta.plugin.v1.FailedRecipient.reply:type_name -> mta.plugin.v1.Reply
 	8,  // 60: mta.plugin.v1.Notice.action:type_name -> mta.plugin.v1.NoticeAction
 	47, // 61: mta.plugin.v1.RouteCall.envelope:type_name -> mta.plugin.v1.Envelope
-	65, // 62: mta.plugin.v1.Hops.hops:type_name -> mta.plugin.v1.Hop
-	45, // 63: mta.plugin.v1.Hop.reply:type_name -> mta.plugin.v1.Reply
-	68, // 64: mta.plugin.v1.ObserveCall.events:type_name -> mta.plugin.v1.Event
-	49, // 65: mta.plugin.v1.SessionCall.session:type_name -> mta.plugin.v1.Session
-	49, // 66: mta.plugin.v1.RcptCall.session:type_name -> mta.plugin.v1.Session
-	46, // 67: mta.plugin.v1.RcptCall.recipient:type_name -> mta.plugin.v1.Recipient
-	49, // 68: mta.plugin.v1.MessageCall.session:type_name -> mta.plugin.v1.Session
-	47, // 69: mta.plugin.v1.MessageCall.envelope:type_name -> mta.plugin.v1.Envelope
-	72, // 70: mta.plugin.v1.MessageCall.header:type_name -> mta.plugin.v1.Field
-	44, // 71: mta.plugin.v1.MessageCall.content:type_name -> mta.plugin.v1.Content
-	9,  // 72: mta.plugin.v1.Verdict.action:type_name -> mta.plugin.v1.Action
-	45, // 73: mta.plugin.v1.Verdict.reply:type_name -> mta.plugin.v1.Reply
-	74, // 74: mta.plugin.v1.Verdict.edits:type_name -> mta.plugin.v1.Edit
-	75, // 75: mta.plugin.v1.Edit.add_header:type_name -> mta.plugin.v1.AddHeader
-	76, // 76: mta.plugin.v1.Edit.replace_header:type_name -> mta.plugin.v1.ReplaceHeader
-	77, // 77: mta.plugin.v1.Edit.remove_header:type_name -> mta.plugin.v1.RemoveHeader
-	46, // 78: mta.plugin.v1.Edit.add_recipient:type_name -> mta.plugin.v1.Recipient
-	78, // 79: mta.plugin.v1.Edit.rewrite_recipient:type_name -> mta.plugin.v1.RewriteRecipient
-	44, // 80: mta.plugin.v1.Edit.replace_body:type_name -> mta.plugin.v1.Content
-	79, // 81: mta.plugin.v1.Edit.set_meta:type_name -> mta.plugin.v1.SetMeta
-	30, // 82: mta.plugin.v1.Plugin.Describe:input_type -> mta.plugin.v1.DescribeRequest
-	33, // 83: mta.plugin.v1.Plugin.Configure:input_type -> mta.plugin.v1.ConfigureRequest
-	36, // 84: mta.plugin.v1.Plugin.Drain:input_type -> mta.plugin.v1.DrainRequest
-	38, // 85: mta.plugin.v1.Plugin.Calls:input_type -> mta.plugin.v1.Requests
-	42, // 86: mta.plugin.v1.Plugin.Large:input_type -> mta.plugin.v1.Frame
-	10, // 87: mta.plugin.v1.Host.KvGet:input_type -> mta.plugin.v1.KvGetRequest
-	12, // 88: mta.plugin.v1.Host.KvSet:input_type -> mta.plugin.v1.KvSetRequest
-	14, // 89: mta.plugin.v1.Host.KvDelete:input_type -> mta.plugin.v1.KvDeleteRequest
-	16, // 90: mta.plugin.v1.Host.KvIncr:input_type -> mta.plugin.v1.KvIncrRequest
-	18, // 91: mta.plugin.v1.Host.KvCompareAndSet:input_type -> mta.plugin.v1.KvCompareAndSetRequest
-	20, // 92: mta.plugin.v1.Host.Submit:input_type -> mta.plugin.v1.SubmitRequest
-	22, // 93: mta.plugin.v1.Host.Authenticate:input_type -> mta.plugin.v1.AuthenticateRequest
-	24, // 94: mta.plugin.v1.Host.Resolve:input_type -> mta.plugin.v1.ResolveRequest
-	27, // 95: mta.plugin.v1.Host.Report:input_type -> mta.plugin.v1.ReportRequest
-	31, // 96: mta.plugin.v1.Plugin.Describe:output_type -> mta.plugin.v1.DescribeResponse
-	34, // 97: mta.plugin.v1.Plugin.Configure:output_type -> mta.plugin.v1.ConfigureResponse
-	37, // 98: mta.plugin.v1.Plugin.Drain:output_type -> mta.plugin.v1.DrainResponse
-	40, // 99: mta.plugin.v1.Plugin.Calls:output_type -> mta.plugin.v1.Responses
-	42, // 100: mta.plugin.v1.Plugin.Large:output_type -> mta.plugin.v1.Frame
-	11, // 101: mta.plugin.v1.Host.KvGet:output_type -> mta.plugin.v1.KvGetResponse
-	13, // 102: mta.plugin.v1.Host.KvSet:output_type -> mta.plugin.v1.KvSetResponse
-	15, // 103: mta.plugin.v1.Host.KvDelete:output_type -> mta.plugin.v1.KvDeleteResponse
-	17, // 104: mta.plugin.v1.Host.KvIncr:output_type -> mta.plugin.v1.KvIncrResponse
-	19, // 105: mta.plugin.v1.Host.KvCompareAndSet:output_type -> mta.plugin.v1.KvCompareAndSetResponse
-	21, // 106: mta.plugin.v1.Host.Submit:output_type -> mta.plugin.v1.SubmitResponse
-	23, // 107: mta.plugin.v1.Host.Authenticate:output_type -> mta.plugin.v1.AuthenticateResponse
-	25, // 108: mta.plugin.v1.Host.Resolve:output_type -> mta.plugin.v1.ResolveResponse
-	28, // 109: mta.plugin.v1.Host.Report:output_type -> mta.plugin.v1.ReportResponse
-	96, // [96:110] is the sub-list for method output_type
-	82, // [82:96] is the sub-list for method input_type
-	82, // [82:82] is the sub-list for extension type_name
-	82, // [82:82] is the sub-list for extension extendee
-	0,  // [0:82] is the sub-list for field type_name
+	81, // 62: mta.plugin.v1.RouteCall.meta:type_name -> mta.plugin.v1.RouteCall.MetaEntry
+	65, // 63: mta.plugin.v1.Hops.hops:type_name -> mta.plugin.v1.Hop
+	45, // 64: mta.plugin.v1.Hop.reply:type_name -> mta.plugin.v1.Reply
+	68, // 65: mta.plugin.v1.ObserveCall.events:type_name -> mta.plugin.v1.Event
+	49, // 66: mta.plugin.v1.SessionCall.session:type_name -> mta.plugin.v1.Session
+	49, // 67: mta.plugin.v1.RcptCall.session:type_name -> mta.plugin.v1.Session
+	46, // 68: mta.plugin.v1.RcptCall.recipient:type_name -> mta.plugin.v1.Recipient
+	49, // 69: mta.plugin.v1.MessageCall.session:type_name -> mta.plugin.v1.Session
+	47, // 70: mta.plugin.v1.MessageCall.envelope:type_name -> mta.plugin.v1.Envelope
+	72, // 71: mta.plugin.v1.MessageCall.header:type_name -> mta.plugin.v1.Field
+	44, // 72: mta.plugin.v1.MessageCall.content:type_name -> mta.plugin.v1.Content
+	9,  // 73: mta.plugin.v1.Verdict.action:type_name -> mta.plugin.v1.Action
+	45, // 74: mta.plugin.v1.Verdict.reply:type_name -> mta.plugin.v1.Reply
+	74, // 75: mta.plugin.v1.Verdict.edits:type_name -> mta.plugin.v1.Edit
+	75, // 76: mta.plugin.v1.Edit.add_header:type_name -> mta.plugin.v1.AddHeader
+	76, // 77: mta.plugin.v1.Edit.replace_header:type_name -> mta.plugin.v1.ReplaceHeader
+	77, // 78: mta.plugin.v1.Edit.remove_header:type_name -> mta.plugin.v1.RemoveHeader
+	46, // 79: mta.plugin.v1.Edit.add_recipient:type_name -> mta.plugin.v1.Recipient
+	78, // 80: mta.plugin.v1.Edit.rewrite_recipient:type_name -> mta.plugin.v1.RewriteRecipient
+	44, // 81: mta.plugin.v1.Edit.replace_body:type_name -> mta.plugin.v1.Content
+	79, // 82: mta.plugin.v1.Edit.set_meta:type_name -> mta.plugin.v1.SetMeta
+	30, // 83: mta.plugin.v1.Plugin.Describe:input_type -> mta.plugin.v1.DescribeRequest
+	33, // 84: mta.plugin.v1.Plugin.Configure:input_type -> mta.plugin.v1.ConfigureRequest
+	36, // 85: mta.plugin.v1.Plugin.Drain:input_type -> mta.plugin.v1.DrainRequest
+	38, // 86: mta.plugin.v1.Plugin.Calls:input_type -> mta.plugin.v1.Requests
+	42, // 87: mta.plugin.v1.Plugin.Large:input_type -> mta.plugin.v1.Frame
+	10, // 88: mta.plugin.v1.Host.KvGet:input_type -> mta.plugin.v1.KvGetRequest
+	12, // 89: mta.plugin.v1.Host.KvSet:input_type -> mta.plugin.v1.KvSetRequest
+	14, // 90: mta.plugin.v1.Host.KvDelete:input_type -> mta.plugin.v1.KvDeleteRequest
+	16, // 91: mta.plugin.v1.Host.KvIncr:input_type -> mta.plugin.v1.KvIncrRequest
+	18, // 92: mta.plugin.v1.Host.KvCompareAndSet:input_type -> mta.plugin.v1.KvCompareAndSetRequest
+	20, // 93: mta.plugin.v1.Host.Submit:input_type -> mta.plugin.v1.SubmitRequest
+	22, // 94: mta.plugin.v1.Host.Authenticate:input_type -> mta.plugin.v1.AuthenticateRequest
+	24, // 95: mta.plugin.v1.Host.Resolve:input_type -> mta.plugin.v1.ResolveRequest
+	27, // 96: mta.plugin.v1.Host.Report:input_type -> mta.plugin.v1.ReportRequest
+	31, // 97: mta.plugin.v1.Plugin.Describe:output_type -> mta.plugin.v1.DescribeResponse
+	34, // 98: mta.plugin.v1.Plugin.Configure:output_type -> mta.plugin.v1.ConfigureResponse
+	37, // 99: mta.plugin.v1.Plugin.Drain:output_type -> mta.plugin.v1.DrainResponse
+	40, // 100: mta.plugin.v1.Plugin.Calls:output_type -> mta.plugin.v1.Responses
+	42, // 101: mta.plugin.v1.Plugin.Large:output_type -> mta.plugin.v1.Frame
+	11, // 102: mta.plugin.v1.Host.KvGet:output_type -> mta.plugin.v1.KvGetResponse
+	13, // 103: mta.plugin.v1.Host.KvSet:output_type -> mta.plugin.v1.KvSetResponse
+	15, // 104: mta.plugin.v1.Host.KvDelete:output_type -> mta.plugin.v1.KvDeleteResponse
+	17, // 105: mta.plugin.v1.Host.KvIncr:output_type -> mta.plugin.v1.KvIncrResponse
+	19, // 106: mta.plugin.v1.Host.KvCompareAndSet:output_type -> mta.plugin.v1.KvCompareAndSetResponse
+	21, // 107: mta.plugin.v1.Host.Submit:output_type -> mta.plugin.v1.SubmitResponse
+	23, // 108: mta.plugin.v1.Host.Authenticate:output_type -> mta.plugin.v1.AuthenticateResponse
+	25, // 109: mta.plugin.v1.Host.Resolve:output_type -> mta.plugin.v1.ResolveResponse
+	28, // 110: mta.plugin.v1.Host.Report:output_type -> mta.plugin.v1.ReportResponse
+	97, // [97:111] is the sub-list for method output_type
+	83, // [83:97] is the sub-list for method input_type
+	83, // [83:83] is the sub-list for extension type_name
+	83, // [83:83] is the sub-list for extension extendee
+	0,  // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_plugin_proto_init() }
@@ -6133,7 +6173,7 @@ func file_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plugin_proto_rawDesc), len(file_plugin_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   71,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -155,7 +155,7 @@ func FuzzResponse(f *testing.F) {
 
 // FuzzRequest has the plugin's end take any request without a panic that is not of its own making.
 func FuzzRequest(f *testing.F) {
-	q, err := askMessage(&mail.Session{Helo: "h"}, &mail.Message{Content: mail.Bytes([]byte("A: b\r\n\r\nc"))}, true, true)
+	q, err := askMessage(&mail.Session{Helo: "h"}, &mail.Message{Content: mail.Bytes([]byte("A: b\r\n\r\nc"))}, needs{header: true, body: true})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -387,6 +387,55 @@ func TestSpool(t *testing.T) {
 	}
 	if _, err := newSpool(11, 10); err == nil {
 		t.Error("a spool beyond its limit")
+	}
+}
+
+// TestChunks wants no chunk to be too big, nor of the size that falls into the next tier of gRPC's buffer pool.
+func TestChunks(t *testing.T) {
+	for _, size := range []int64{1, poolTier, chunkSize, chunkSize + poolTier, 2*chunkSize + poolTier, chunkSize + poolTier - 1<<10, 5 << 20} {
+		var sum int64
+		err := sendChunks(mail.Bytes(make([]byte, size)), func(b []byte) error {
+			if n := int64(len(b)); n == 0 || n == poolTier || n > chunkSize {
+				t.Errorf("of %d bytes, a chunk of %d after %d", size, n, sum)
+			}
+			sum += int64(len(b))
+			return nil
+		})
+		if err != nil || sum != size {
+			t.Errorf("%d of %d bytes, %v", sum, size, err)
+		}
+	}
+}
+
+// TestKindsOfLater has kinds say what no SDK of ours says: whoever asks for what can't be gets more, never less.
+func TestKindsOfLater(t *testing.T) {
+	whole := mail.Bytes(append([]byte("Subject: x\r\nX-A: 1\r\n\r\n"), make([]byte, 100<<10)...))
+	for name, c := range map[string]struct {
+		kind   *pb.Kind
+		fields int
+		bytes  int // -1: in chunks
+		wrong  bool
+	}{
+		"old":            {&pb.Kind{Header: true, Body: true}, 2, -1, false},
+		"narrow":         {&pb.Kind{Header: true, Body: true, HeaderNames: []string{"x-a", "none"}, BodyPrefix: 10}, 1, 10, false},
+		"widest prefix":  {&pb.Kind{Body: true, BodyPrefix: MaxPrefix}, 0, MaxPrefix, false},
+		"too much":       {&pb.Kind{Body: true, BodyPrefix: MaxPrefix + 1}, 0, -1, true},
+		"no header":      {&pb.Kind{HeaderNames: []string{"X-A"}}, 0, 0, true},
+		"no body":        {&pb.Kind{BodyPrefix: 10}, 0, 0, true},
+		"names that lie": {&pb.Kind{Header: true, HeaderNames: []string{"X-A: 1\r\n"}}, 0, 0, true},
+	} {
+		q, err := askMessage(&mail.Session{}, &mail.Message{Content: whole}, needsOf(c.kind))
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		m := q.req.GetMessage()
+		got := len(m.GetContent().GetData())
+		if q.large != nil {
+			got = -1
+		}
+		if len(m.GetHeader()) != c.fields || got != c.bytes || m.GetContent().GetSize() != uint64(whole.Size()) || (CheckKind(c.kind) != nil) != c.wrong {
+			t.Errorf("%s: %d fields, %d bytes, %v", name, len(m.GetHeader()), got, CheckKind(c.kind))
+		}
 	}
 }
 

@@ -39,6 +39,7 @@ func DialOptions() []grpc.DialOption {
 type Client struct {
 	rpc   pb.PluginClient
 	kinds map[string]*pb.Kind
+	needs needs // of the kind message
 	// waits keeps the channels on which callers wait: making one costs as much as the rest of the bookkeeping. It is the
 	// client's own, since a channel of one bubble of virtual time is of no use in another.
 	waits sync.Pool
@@ -85,6 +86,7 @@ func (c *Client) Configure(ctx context.Context, req *pb.ConfigureRequest) (*pb.C
 	for _, k := range res.GetKinds() {
 		c.kinds[k.GetName()] = k
 	}
+	c.needs = needsOf(c.kinds["message"])
 	return res, nil
 }
 
@@ -131,6 +133,9 @@ func (c *Client) Drain(ctx context.Context, timeout time.Duration) (unfinished i
 	res, err := c.rpc.Drain(ctx, &pb.DrainRequest{TimeoutMs: uint32(timeout.Milliseconds())})
 	return int(res.GetUnfinished()), err
 }
+
+// Kind returns what the plugin says of one of its kinds, or nil.
+func (c *Client) Kind(name string) *pb.Kind { return c.kinds[name] }
 
 // Handles reports whether the plugin has a kind, such as "store" or "rcpt".
 func (c *Client) Handles(kind string) bool { return c.kinds[kind] != nil }

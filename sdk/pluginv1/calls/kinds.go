@@ -152,8 +152,7 @@ func (c *Client) Rcpt(ctx context.Context, s *mail.Session, rcpt mail.Recipient)
 
 // Message asks a filter about a message, of which it gets as much as it said that it needs; see sdk.MessageFilter.
 func (c *Client) Message(ctx context.Context, s *mail.Session, m *mail.Message) (mail.Verdict, error) {
-	k := c.kinds["message"]
-	q, err := askMessage(s, m, k.GetHeader(), k.GetBody())
+	q, err := askMessage(s, m, c.needs)
 	if err != nil {
 		return mail.Verdict{}, err
 	}

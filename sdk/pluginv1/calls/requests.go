@@ -12,7 +12,7 @@ import (
 const (
 	maxInline  = 64 << 10  // content up to here rides in the request
 	maxAnswer  = 2 << 20   // content up to here may ride in an answer
-	chunkSize  = 255 << 10 // never exactly 32 KiB: that falls into the next tier of gRPC's buffer pool
+	chunkSize  = 255 << 10 // see nextChunk
 	frameBytes = 1 << 20   // a batch is closed when it holds this much content
 )
 
@@ -171,7 +171,7 @@ func askRcpt(s *mail.Session, r mail.Recipient) *question {
 }
 
 // askMessage puts as much of the message into the question as the plugin said that it needs.
-func askMessage(s *mail.Session, m *mail.Message, header, body bool) (*question, error) {
+func askMessage(s *mail.Session, m *mail.Message, n needs) (*question, error) {
 	q := &question{}
 	p := &pb.MessageCall{Session: putSession(s), Id: text(m.ID), Envelope: putEnvelope(&m.Envelope)}
 	q.req = &pb.Request{Call: &pb.Request_Message{Message: p}}
@@ -179,14 +179,11 @@ func askMessage(s *mail.Session, m *mail.Message, header, body bool) (*question,
 	if content == nil {
 		content = mail.Bytes(nil)
 	}
-	p.Content = &pb.Content{Size: uint64(content.Size())}
 	var err error
-	if body {
-		if p.Content, err = q.putContent(content); err != nil {
-			return nil, err
-		}
+	if p.Content, err = n.putContent(q, content); err != nil {
+		return nil, err
 	}
-	if !header {
+	if !n.header {
 		return q, nil
 	}
 	fields := m.Header
@@ -195,6 +192,7 @@ func askMessage(s *mail.Session, m *mail.Message, header, body bool) (*question,
 			return nil, err
 		}
 	}
+	fields = n.fields(fields)
 	p.Header = putHeader(fields)
 	for _, f := range fields {
 		q.bytes += len(f.Name) + len(f.Value)
@@ -221,14 +219,16 @@ func requestContent(r *pb.Request) *pb.Content {
 	return nil
 }
 
-// takeContent returns what came with a request: the bytes in it, or the streamed ones, or a content that can only tell
-// its size because the plugin said that it needs no body.
+// takeContent returns what came with a request: the bytes in it, or the streamed ones, or a content of which only the size or
+// only the first bytes are known, because the plugin said that it needs no more.
 func takeContent(p *pb.Content, streamed mail.Content) mail.Content {
 	switch {
 	case streamed != nil:
 		return streamed
 	case uint64(len(p.GetData())) == p.GetSize():
 		return mail.Bytes(p.GetData())
+	case len(p.GetData()) > 0 && uint64(len(p.GetData())) < p.GetSize():
+		return prefix{p.GetData(), int64(p.GetSize())}
 	}
 	return absent(p.GetSize())
 }

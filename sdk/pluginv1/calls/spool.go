@@ -76,11 +76,23 @@ func (s spooled) ReadAt(b []byte, off int64) (int, error) {
 	return io.NewSectionReader(s.File, 0, s.size).ReadAt(b, off)
 }
 
+// poolTier is a size that no chunk has: with its head it just misses a buffer of gRPC's pool, and takes one of 1 MiB.
+const poolTier = 32 << 10
+
+// nextChunk returns how big the next chunk is when rest bytes are left, so that neither it nor the last one is a poolTier.
+func nextChunk(rest int64) int64 {
+	n := min(chunkSize, rest)
+	if n == poolTier || rest-n == poolTier {
+		n -= 1 << 10
+	}
+	return n
+}
+
 // sendChunks sends a content in pieces.
 func sendChunks(c mail.Content, send func([]byte) error) error {
 	buf := make([]byte, min(chunkSize, c.Size()))
 	for at := int64(0); at < c.Size(); {
-		b := buf[:min(int64(len(buf)), c.Size()-at)]
+		b := buf[:nextChunk(c.Size()-at)]
 		n, err := c.ReadAt(b, at)
 		if n < len(b) {
 			return fmt.Errorf("reading the content: %w", err)
