@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	case "stamp":
 		beStamp()
 		return
+	case "sorter":
+		beSorter()
+		return
 	case "glass":
 		beGlass()
 		return

@@ -293,7 +293,7 @@ func referenceWhen(b *strings.Builder) {
 	}
 	slices.Sort(names)
 	fmt.Fprintf(b, "    %-22s %s\n", strings.Join(names, ", "), "as in 8 * MiB")
-	for _, line := range []string{"cidr_contains(NETWORK, IP)", "starts_with(TEXT, START)", "ends_with(TEXT, END)", "lower(TEXT)", "contains(LIST, TEXT)"} {
+	for _, line := range []string{"cidr_contains(NETWORK, IP)", "starts_with(TEXT, START)", "ends_with(TEXT, END)", "lower(TEXT)", "contains(LIST, TEXT)", "meta(NAME): what an earlier step has set, or \"\""} {
 		fmt.Fprintf(b, "    %s\n", line)
 	}
 }

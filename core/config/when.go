@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -22,10 +23,11 @@ type Facts struct {
 	Helo          string
 	TLS           bool
 	Listener      string
-	Sender        mail.Address // from stage mail on
-	Recipient     mail.Address // at stage rcpt
-	Size          int64        // at stage message, in bytes
-	Recipients    int          // at stage message
+	Sender        mail.Address      // from stage mail on
+	Recipient     mail.Address      // at stage rcpt
+	Size          int64             // at stage message, in bytes
+	Recipients    int               // at stage message
+	Meta          map[string]string // what the steps before have set
 }
 
 // fact is one variable of a condition.
@@ -84,6 +86,7 @@ type Condition struct {
 	used      map[string][]fact // by object: only what the expression names
 	constants map[string]cty.Value
 	functions map[string]function.Function
+	meta      bool // the expression asks for what other steps have set
 }
 
 // String returns the condition as it is written.
@@ -92,7 +95,7 @@ func (c *Condition) String() string { return c.source }
 // Eval reports whether the condition holds. An error, such as a text that is no IP address, is one of the values, since all else was
 // checked when the file was loaded; the on_error of the step applies.
 func (c *Condition) Eval(f Facts) (bool, error) {
-	v, err := c.value(c.expr, func(x fact) cty.Value { return x.get(&f) })
+	v, err := c.value(c.expr, c.scope(func(x fact) cty.Value { return x.get(&f) }, f.Meta))
 	if err != nil {
 		return false, fmt.Errorf("when = %s: %w", c.source, err)
 	}
@@ -100,8 +103,8 @@ func (c *Condition) Eval(f Facts) (bool, error) {
 }
 
 // value evaluates the condition, or a part of it, to a bool.
-func (c *Condition) value(expr hclsyntax.Expression, get func(fact) cty.Value) (cty.Value, error) {
-	v, diags := expr.Value(c.scope(get))
+func (c *Condition) value(expr hclsyntax.Expression, scope *hcl.EvalContext) (cty.Value, error) {
+	v, diags := expr.Value(scope)
 	if diags.HasErrors() {
 		return cty.False, fromHCL(diags[0])
 	}
@@ -112,7 +115,7 @@ func (c *Condition) value(expr hclsyntax.Expression, get func(fact) cty.Value) (
 }
 
 // scope makes only the variables that the expression names.
-func (c *Condition) scope(get func(fact) cty.Value) *hcl.EvalContext {
+func (c *Condition) scope(get func(fact) cty.Value, meta map[string]string) *hcl.EvalContext {
 	vars := make(map[string]cty.Value, len(c.used)+len(c.constants))
 	for object, attrs := range c.used {
 		fields := make(map[string]cty.Value, len(attrs))
@@ -124,7 +127,12 @@ func (c *Condition) scope(get func(fact) cty.Value) *hcl.EvalContext {
 	for name, v := range c.constants {
 		vars[name] = v
 	}
-	return &hcl.EvalContext{Variables: vars, Functions: c.functions}
+	functions := c.functions
+	if c.meta {
+		functions = maps.Clone(functions)
+		functions[metaName] = metaFunction(meta)
+	}
+	return &hcl.EvalContext{Variables: vars, Functions: functions}
 }
 
 // compile checks a condition for a stage: the names in it, and then, with sample values, each operand by itself. hcl drops
@@ -147,8 +155,11 @@ func compile(expr hclsyntax.Expression, stage string, src []byte) (*Condition, D
 	if len(diags) > 0 {
 		return nil, diags
 	}
-	sample := c.scope(func(f fact) cty.Value { return f.sample })
+	sample := c.scope(func(f fact) cty.Value { return f.sample }, nil)
 	_ = hclsyntax.VisitAll(expr, func(n hclsyntax.Node) hcl.Diagnostics {
+		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok && call.Name == metaName {
+			c.meta = true
+		}
 		for _, part := range operands(n) {
 			diags = append(diags, tried(part, sample)...)
 		}
@@ -276,7 +287,18 @@ func whenFunctions() map[string]function.Function {
 			return cty.StringVal(strings.ToLower(a[0])), nil
 		}),
 		"contains": containsFunction(),
+		metaName:   metaFunction(nil),
 	}
+}
+
+// metaName is the function that reads what steps have set. It is no variable, since a name that nobody has set is no mistake.
+const metaName = "meta"
+
+// metaFunction is meta("name"): the value that an earlier step has set, or "".
+func metaFunction(meta map[string]string) function.Function {
+	return textFunction([]string{"name"}, cty.String, func(a []string) (cty.Value, error) {
+		return cty.StringVal(meta[a[0]]), nil
+	})
 }
 
 // cidrContains is false for a message that has no remote address, since the server itself made it.

@@ -25,7 +25,7 @@ func someFacts() Facts {
 	return Facts{
 		Authenticated: true, User: "ann@example.com", RemoteIP: netip.MustParseAddr("10.1.2.3"), Helo: "Client.Example",
 		TLS: true, Listener: "mx", Sender: mail.MustParseAddress("ann@example.com"), Recipient: mail.MustParseAddress("bob@example.net"),
-		Size: 5 << 20, Recipients: 3,
+		Size: 5 << 20, Recipients: 3, Meta: map[string]string{"class": "bulk", "a b": "x"},
 	}
 }
 
@@ -48,6 +48,9 @@ func TestConditions(t *testing.T) {
 		{"message.size < 8 * MiB", "message", true},
 		{"message.size > 4 * 1024 * KiB && message.recipients <= 3", "message", true},
 		{"message.size >= GiB", "message", false},
+		{`meta("class") == "bulk"`, "connect", true},
+		{`contains(["bulk", "list"], meta("class")) && meta("nobody set this") == ""`, "rcpt", true},
+		{`meta("a b") == "x"`, "message", true},
 		{`session["tls"] ? message.size > 0 : false`, "message", true},
 		{`"${sender.local}@${sender.domain}" == sender.address`, "mail", true},
 	} {

@@ -59,8 +59,9 @@ type Job struct {
 	Domain   string // the domain of the recipients; for kind mx it names the hosts
 	Envelope mail.Envelope
 	Content  mail.Content
-	Attempt  int       // 1 for the first
-	Received time.Time // when the message was received
+	Attempt  int               // 1 for the first
+	Received time.Time         // when the message was received
+	Meta     map[string]string // of the queue's record, for a router; nobody changes it
 }
 
 // The kinds of way.

@@ -35,6 +35,7 @@ func (a *attempt) hops(ctx context.Context) ([]mail.Hop, error) {
 	defer stop()
 	hops, err := a.way.Router.Route(ctx, &mail.Routing{
 		ID: a.job.ID, Envelope: a.job.Envelope, Size: a.job.Content.Size(), Attempt: a.job.Attempt, Arrived: a.job.Received,
+		Meta: a.job.Meta,
 	})
 	if err == nil && len(hops) != len(a.outcomes) {
 		err = fmt.Errorf("the router gave %d hops for %d recipients", len(hops), len(a.outcomes))

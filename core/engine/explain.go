@@ -271,7 +271,7 @@ func (g *generation) explainWay(ctx context.Context, from, to mail.Address, a *s
 	job := &deliver.Job{ID: "explain", Route: r.Name, Domain: to.Domain(), Attempt: 1, Content: mail.Bytes(nil)}
 	job.Envelope.From = from
 	if a != nil {
-		job.Envelope = a.Envelope
+		job.Envelope, job.Meta = a.Envelope, a.Meta
 	}
 	job.Envelope.To = []mail.Recipient{{Address: to}}
 	hops, failure := g.deliverer.Explain(ctx, job)

@@ -120,7 +120,7 @@ func factsOf(f pipeline.Facts) config.Facts {
 	s := f.Session
 	out := config.Facts{
 		Authenticated: s.Authenticated(), User: s.User, RemoteIP: s.Remote.Addr(), Helo: s.Helo, TLS: s.TLS != nil,
-		Listener: s.Listener, Sender: s.From,
+		Listener: s.Listener, Sender: s.From, Meta: s.Meta,
 	}
 	if f.Rcpt != nil {
 		out.Recipient = f.Rcpt.Address

@@ -57,7 +57,7 @@ var samples = []sample{
 		return err
 	}},
 	{"router", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
-		_, err := c.Route(ctx, &mail.Routing{ID: in.id, Envelope: in.envelope(), Size: int64(len(in.content)), Attempt: 1, Arrived: time.Now()})
+		_, err := c.Route(ctx, &mail.Routing{ID: in.id, Envelope: in.envelope(), Size: int64(len(in.content)), Attempt: 1, Arrived: time.Now(), Meta: in.meta()})
 		return err
 	}},
 	{"observer", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
@@ -106,9 +106,11 @@ func sampleOf(kind string) *sample {
 func (in input) session() *mail.Session {
 	return &mail.Session{
 		ID: in.id, Listener: "mx", Remote: in.remote, Local: in.remote, Helo: in.words, ESMTP: true, From: in.from,
-		TLS: &mail.TLS{Version: "TLS 1.3", Cipher: "TLS_AES_128_GCM_SHA256"}, Meta: map[string]string{"check": "yes"},
+		TLS: &mail.TLS{Version: "TLS 1.3", Cipher: "TLS_AES_128_GCM_SHA256"}, Meta: in.meta(),
 	}
 }
+
+func (in input) meta() map[string]string { return map[string]string{"check": "yes", "helo": in.words} }
 
 func (in input) envelope() mail.Envelope {
 	return mail.Envelope{From: in.from, To: in.to, Body: mail.Body8Bit}

@@ -290,7 +290,7 @@ func (s *Schedule) attempt(j *job) {
 	envelope.To = j.to
 	j.outcomes = s.deliver(&deliver.Job{
 		ID: l.name, Route: j.key.route, Domain: j.to[0].Address.Domain(), Envelope: envelope,
-		Content: l.content, Attempt: l.rec.Attempts + 1, Received: l.rec.Received,
+		Content: l.content, Attempt: l.rec.Attempts + 1, Received: l.rec.Received, Meta: l.rec.Meta,
 	})
 	if s.ctx.Err() != nil {
 		// Stop cut it short: what failed for that counts for nothing.

@@ -18,6 +18,9 @@ type Routing struct {
 	Size     int64 // of the message, in bytes
 	Attempt  int   // 1 for the first
 	Arrived  time.Time
+	// Meta is what filters have set with SetMeta, and what the server keeps with the message (MetaKeys). A server that is
+	// older than the field leaves it empty.
+	Meta map[string]string
 }
 
 // Hop is where mail for one recipient goes next. Exactly one of its fields is set; the zero Hop is a mistake.

@@ -383,6 +383,57 @@ func TestNeeds(t *testing.T) {
 	}
 }
 
+// picky wants two kinds of field and 20 bytes. It removes the second of three fields that have one name.
+type picky struct{ t *testing.T }
+
+func (picky) Needs() sdk.Needs { return sdk.Needs{Fields: []string{"x-spam", "Subject"}, Prefix: 20} }
+
+func (p picky) Message(_ context.Context, _ *mail.Session, m *mail.Message) (mail.Verdict, error) {
+	if len(m.Header) != 4 || m.Header.Has("From") || m.Header.Get("Subject") != "x" || m.Header[2].ID != 4 {
+		p.t.Errorf("header %v", m.Header)
+	}
+	b := make([]byte, 21)
+	if n, err := m.Content.ReadAt(b[:20], 0); err != nil || string(b[:n]) != "X-Spam: a\r\nFrom: ann" {
+		p.t.Errorf("the first bytes: %q, %v", b[:n], err)
+	}
+	if n, err := m.Content.ReadAt(b, 10); n != 10 || !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), "Needs") {
+		p.t.Errorf("beyond what was sent: %d, %v", n, err)
+	}
+	if m.Content.Size() < 100<<10 {
+		p.t.Errorf("size %d", m.Content.Size())
+	}
+	return mail.Continue(mail.RemoveHeader{ID: m.Header[2].ID}), nil
+}
+
+// TestNeedsLittle is about chosen fields and a prefix: no more comes, and fields keep the IDs that they have among all.
+func TestNeedsLittle(t *testing.T) {
+	p := plugintest.New(t, sdk.Of(sdk.Plugin[struct{}]{Name: "picky", New: func(context.Context, struct{}, sdk.Host) (any, error) { return picky{t}, nil }}), nil)
+	text := append([]byte("X-Spam: a\r\nFrom: ann\r\nSubject: x\r\nX-SPAM: b\r\nX-Spam: c\r\n\r\n"), make([]byte, 100<<10)...)
+	v, err := p.Message(within(t, 5*time.Second), session(), &mail.Message{Content: mail.Bytes(text)})
+	if err != nil || len(v.Edits) != 1 || v.Edits[0] != (mail.RemoveHeader{ID: 4}) {
+		t.Error(v, err)
+	}
+	if k := p.Kind("message"); !k.GetHeader() || !k.GetBody() {
+		t.Errorf("an older server would send less than it needs: %v", k)
+	}
+}
+
+// sorter routes by what filters have set.
+type sorter struct{}
+
+func (sorter) Route(_ context.Context, r *mail.Routing) ([]mail.Hop, error) {
+	return []mail.Hop{{Hosts: []string{r.Meta["class"] + ".example"}}}, nil
+}
+
+func TestRouteMeta(t *testing.T) {
+	p := plugintest.New(t, sdk.Of(sdk.Plugin[struct{}]{Name: "sorter", New: func(context.Context, struct{}, sdk.Host) (any, error) { return sorter{}, nil }}), nil)
+	r := &mail.Routing{Meta: map[string]string{"class": "bulk", "\xff": "\xff"}}
+	r.Envelope.To = []mail.Recipient{{Address: mail.MustParseAddress("a@b.example")}}
+	if hops, err := p.Route(within(t, 5*time.Second), r); err != nil || hops[0].Hosts[0] != "bulk.example" {
+		t.Error(hops, err)
+	}
+}
+
 func TestProblems(t *testing.T) {
 	if got := plugintest.Problems(t, echoPlugin(), `{"greting":"x"}`); len(got) != 1 || got[0].Path[0] != "greting" {
 		t.Error(got)

@@ -11,6 +11,7 @@ import (
 func askRoute(r *mail.Routing) *question {
 	return &question{req: &pb.Request{Call: &pb.Request_Route{Route: &pb.RouteCall{
 		Id: text(r.ID), Envelope: putEnvelope(&r.Envelope), Size: r.Size, Attempt: uint32(max(r.Attempt, 0)), ArrivedUnixNs: putTime(r.Arrived),
+		Meta: putMeta(r.Meta),
 	}}}}
 }
 
@@ -18,6 +19,7 @@ func takeRouting(p *pb.RouteCall) (*mail.Routing, error) {
 	e, err := takeEnvelope(p.GetEnvelope())
 	return &mail.Routing{
 		ID: p.GetId(), Envelope: e, Size: p.GetSize(), Attempt: int(p.GetAttempt()), Arrived: takeTime(p.GetArrivedUnixNs()),
+		Meta: p.GetMeta(),
 	}, err
 }
 

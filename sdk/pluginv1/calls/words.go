@@ -228,12 +228,18 @@ func fillSession(p *pb.Session, s *mail.Session) {
 	if s.TLS != nil {
 		p.Tls = &pb.Tls{Version: s.TLS.Version, Cipher: s.TLS.Cipher, ServerName: text(s.TLS.ServerName)}
 	}
-	if len(s.Meta) > 0 {
-		p.Meta = make(map[string]string, len(s.Meta))
-		for k, v := range s.Meta {
-			p.Meta[text(k)] = text(v)
-		}
+	p.Meta = putMeta(s.Meta)
+}
+
+func putMeta(meta map[string]string) map[string]string {
+	if len(meta) == 0 {
+		return nil
 	}
+	out := make(map[string]string, len(meta))
+	for k, v := range meta {
+		out[text(k)] = text(v)
+	}
+	return out
 }
 
 func takeSession(p *pb.Session) (*mail.Session, error) {
