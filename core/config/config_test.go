@@ -55,6 +55,16 @@ type filterConfig struct {
 	} `mta:"rule,block"`
 }
 
+// typedConfig has what filterConfig does not: a value of each other type.
+type typedConfig struct {
+	Pattern  *regexp.Regexp   `mta:"pattern,optional"`
+	Patterns []*regexp.Regexp `mta:"patterns,optional"`
+	Peer     netip.Addr       `mta:"peer,optional"`
+	Peers    []netip.Addr     `mta:"peers,optional"`
+	Strict   bool             `mta:"strict,optional"`
+	Share    float64          `mta:"share,optional"`
+}
+
 // describe stands for the plugins: what each says of itself.
 func describe(_ context.Context, p *Plugin) (*Description, error) {
 	name := strings.TrimPrefix(p.Source, "builtin:")
@@ -68,6 +78,8 @@ func describe(_ context.Context, p *Plugin) (*Description, error) {
 		return nil, errors.New("it wrote \"starting up\" to standard output before it was ready\nsdk.Serve sees to that")
 	case "filter", "picky", "greylist":
 		kinds[name], config = []string{"rcpt", "message"}, filterConfig{}
+	case "typed":
+		kinds[name], config = []string{"rcpt"}, typedConfig{}
 	case "early":
 		return &Description{Version: "1.0", Kinds: []string{"connect", "helo"}}, nil
 	case "plain", "mime", "bounces", "router":
@@ -77,8 +89,12 @@ func describe(_ context.Context, p *Plugin) (*Description, error) {
 	return &Description{Version: "1.0", Kinds: kinds[name], Schema: s}, err
 }
 
-// validate is a plugin "picky" that finds fault.
+// validate is a plugin "picky" that finds fault, and "typed", which does what the SDK does: whether a text is a regular
+// expression only the plugin can say, since each language has its own.
 func validate(_ context.Context, p *Plugin) ([]schema.Problem, error) {
+	if filepath.Base(p.Source) == "typed" {
+		return schema.Decode(p.Config, new(typedConfig)), nil
+	}
 	if p.Builtin() != "picky" {
 		return nil, nil
 	}

@@ -1,0 +1,13 @@
+domains = ["example.com"]
+listener "mx" {
+  address = ["127.0.0.1:2525"]
+}
+plugin "mime" {
+  source   = "builtin:mime"
+  on_error = "accept"
+}
+route "local" {
+  domains = domains
+  lmtp    = "127.0.0.1:24"
+  convert = [plugin.mime]
+}

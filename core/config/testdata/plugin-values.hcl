@@ -1,0 +1,32 @@
+listener "mx" {
+  address  = ["127.0.0.1:2525"]
+  pipeline = pipeline.inbound
+}
+plugin "typed" {
+  source = "/usr/lib/mta/plugins/typed"
+  sha256 = "8c1b0c8e3f5a7d92b64e0f3a1d5c7e9b2f4a6c8e0d1b3f5a7c9e1d3b5f7a9c0e"
+  config {
+    peer     = "192.0.2.300"
+    peers    = ["192.0.2.1", "mx.example.com"]
+    strict   = "yes"
+    share    = "half"
+  }
+}
+plugin "numbers" {
+  source = "/usr/lib/mta/plugins/typed"
+  sha256 = "8c1b0c8e3f5a7d92b64e0f3a1d5c7e9b2f4a6c8e0d1b3f5a7c9e1d3b5f7a9c0e"
+  config {
+    pattern = 5
+    peer    = ["192.0.2.1"]
+    strict  = 1
+    share   = true
+  }
+}
+pipeline "inbound" {
+  on "rcpt" {
+    use = [plugin.typed, plugin.numbers]
+  }
+}
+route "internet" {
+  mx = true
+}
