@@ -3,7 +3,8 @@
 //
 // The query gets the account as its only parameter and returns a row with the bcrypt hash of the password; a second column
 // may hold an address that the account may send from, with a row for each. A database that does not answer means that
-// nobody knows: the client is answered 454 and tries again, instead of asking for another password.
+// nobody knows: the client is answered 454 and tries again, instead of asking for another password. The server starts
+// without its database, too; only a query that the database refuses keeps the plugin from starting.
 //
 // In mta.hcl:
 //
@@ -28,8 +29,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
 
-	_ "github.com/lib/pq"
+	"github.com/lib/pq"
 	"golang.org/x/crypto/bcrypt"
 	_ "modernc.org/sqlite"
 
@@ -54,11 +57,11 @@ const (
 // SQLAuth is the authenticator.
 type SQLAuth struct {
 	db    *sql.DB
-	query *sql.Stmt
+	query string
 	none  []byte // the hash for accounts that are not there, so that they take as long as others
 }
 
-func newSQLAuth(ctx context.Context, c Config, _ sdk.Host) (any, error) {
+func newSQLAuth(ctx context.Context, c Config, host sdk.Host) (any, error) {
 	none, err := bcrypt.GenerateFromPassword([]byte("nobody"), bcrypt.DefaultCost)
 	if err != nil {
 		return nil, err
@@ -68,11 +71,29 @@ func newSQLAuth(ctx context.Context, c Config, _ sdk.Host) (any, error) {
 		return nil, sdk.Problems{{Path: []string{"dsn"}, Summary: "can't be read"}} // the error may hold the password
 	}
 	db.SetMaxOpenConns(maxConns)
-	query, err := db.PrepareContext(ctx, c.Query)
-	if err != nil {
+	switch query, err := db.PrepareContext(ctx, c.Query); {
+	case err == nil:
+		err = query.Close()
+		if err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+	case away(err):
+		host.Logger().Warn("the database does not answer; nobody can log in until it does", "error", err)
+	default:
 		return nil, fmt.Errorf("the database does not take the query: %w", errors.Join(err, db.Close()))
 	}
-	return &SQLAuth{db, query, none}, nil
+	return &SQLAuth{db, c.Query, none}, nil
+}
+
+// away reports whether an error means that the database is not there now, and not that it refuses something.
+func away(err error) bool {
+	var refused *pq.Error
+	if errors.As(err, &refused) {
+		// Its connections end, there are too many of them, or it starts or stops (PostgreSQL, appendix A).
+		return slices.Contains([]string{"08", "53", "57"}, string(refused.Code.Class()))
+	}
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // Close closes the connections.
@@ -101,7 +122,7 @@ func (a *SQLAuth) Authenticate(ctx context.Context, login mail.Login) (mail.Iden
 
 // find returns the hash of an account, nil for one that is not there, and its addresses.
 func (a *SQLAuth) find(ctx context.Context, user string) (hash []byte, list []mail.Address, err error) {
-	rows, err := a.query.QueryContext(ctx, user)
+	rows, err := a.db.QueryContext(ctx, a.query, user)
 	if err != nil {
 		return nil, nil, err
 	}
