@@ -15,6 +15,7 @@ import time
 import grpc
 
 from . import answers, config, wire
+from . import host as hosts
 
 _COOKIE = ("MTA_PLUGIN", "mta.plugin.v1")
 _INLINE = 2 << 20  # of content in an answer
@@ -22,7 +23,7 @@ _CHUNK = 255 << 10
 _THREADS = 64
 _METHODS = {
     "authenticator": "authenticate", "store": "store", "directory": "lookup", "converter": "convert", "bounce": "bounce", "router": "route",
-    "connect": "connect", "helo": "helo", "mail": "mail", "rcpt": "rcpt", "message": "message",
+    "observer": "observe", "connect": "connect", "helo": "helo", "mail": "mail", "rcpt": "rcpt", "message": "message",
 }
 _log = logging.getLogger("plugin")
 
@@ -46,13 +47,6 @@ class Plugin:
     doc: str
     new: type  # called once as new(config, host)
     config: object = None  # a dataclass, a schema as a dict, or None
-
-
-@dataclasses.dataclass
-class Host:
-    """What the server does for a plugin."""
-    log: logging.Logger
-    state_dir: str
 
 
 class Context:
@@ -93,7 +87,7 @@ class _Json(logging.Formatter):
 
 class _Service:
     def __init__(self, plugin):
-        self.plugin, self.value = plugin, None
+        self.plugin, self.value, self.host = plugin, None, None
         self.idle = threading.Condition()
         self.running = 0
         self.drained, self.ended = threading.Event(), threading.Event()
@@ -121,7 +115,8 @@ class _Service:
         try:
             values = config.decode(self.plugin.config, request.config_json)
             if not request.validate_only:
-                self.value = self.plugin.new(values, Host(_log, request.state_dir))
+                self.host = hosts.Host(_log, request.state_dir, request.host_socket, request.host_token)
+                self.value = self.plugin.new(values, self.host)
         except config.Problems as e:
             return wire.ConfigureResponse(diagnostics=[_diagnostic(path, words) for path, words in e.problems])
         except Exception as e:  # the operator reads why
@@ -145,6 +140,8 @@ class _Service:
                 self.value.close()
             except Exception:
                 _log.exception("closing")
+        if self.host is not None:
+            self.host.close()
 
     def calls(self, requests, _context):
         return _Stream(self, requests).responses()
@@ -166,6 +163,7 @@ class _Service:
         """Makes one call. It always has an answer: what goes wrong is one."""
         with self.idle:
             self.running += 1
+        token = hosts.current.set(ctx)
         try:
             response = self.dispatch(ctx, request, spool)
         except answers.BadLogin:
@@ -178,6 +176,7 @@ class _Service:
             _log.exception("a mistake in the plugin")
             response = _error(wire.ERROR_KIND_PANIC, "%s: %s" % (type(e).__name__, e))
         finally:
+            hosts.current.reset(token)
             with self.idle:
                 self.running -= 1
                 self.idle.notify_all()
@@ -204,6 +203,9 @@ class _Service:
             return wire.Response(notice=method(ctx, c))
         if kind == "route":
             return wire.Response(hops=wire.Hops(hops=method(ctx, c)))
+        if kind == "observe":
+            method(ctx, list(c.events))
+            return wire.Response(observed=wire.Observed())
         if kind == "rcpt":
             return wire.Response(verdict=method(ctx, c.session, c.recipient))
         if kind == "message":

@@ -11,6 +11,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 
 import pabal_mta as mta  # noqa: E402
+from pabal_mta import host as hosts  # noqa: E402
 from pabal_mta import server  # noqa: E402
 
 
@@ -144,6 +145,83 @@ class RouterTest(unittest.TestCase):
         to = [mta.Recipient(address="x@a.example")] * 4
         hops = service.answer(None, mta.Request(seq=7, route=mta.RouteCall(envelope=mta.Envelope(to=to)))).hops.hops
         self.assertEqual((list(hops[0].hosts), hops[1].mx, hops[2].route, hops[3].reply.code), (["a.example:587"], True, "way", 550))
+
+
+class Observer:
+    def __init__(self, config, host):
+        self.heard = []
+
+    def observe(self, ctx, events):
+        self.heard += [(e.name, e.to) for e in events]
+        if events[0].name == "trouble":
+            raise mta.Failed("tell me again")
+
+
+class ObserverTest(unittest.TestCase):
+    def test_observe(self):
+        service = server._Service(mta.Plugin("t", "1", "", Observer, None))
+        self.assertEqual([k.name for k in service.kinds()], ["observer"])
+        service.value = Observer(None, None)
+        events = [mta.Event(name="queued"), mta.Event(name="attempt", to="ann@x.example")]
+        answer = service.answer(None, mta.Request(seq=7, observe=mta.ObserveCall(events=events)))
+        self.assertEqual((answer.seq, answer.WhichOneof("result")), (7, "observed"))
+        self.assertEqual(service.value.heard, [("queued", ""), ("attempt", "ann@x.example")])
+        answer = service.answer(None, mta.Request(observe=mta.ObserveCall(events=[mta.Event(name="trouble")])))
+        self.assertEqual(answer.error.kind, mta.ERROR_KIND_FAILED)
+
+
+class HostTest(unittest.TestCase):
+    """What needs no server; the tests in Go have one."""
+
+    def test_no_host(self):
+        host = mta.Host(server._log, "")
+        with self.assertRaises(mta.HostFailed):
+            host.kv.get("x")
+        host.metrics.count("n")
+        host.close()
+
+    def test_nobody_waits(self):
+        """A call to the host ends with the call that it is made in."""
+        host = mta.Host(server._log, "", "/nowhere/socket")
+        self.addCleanup(host.close)
+        ctx = mta.Context(1)
+        began = time.monotonic()
+        for cancel in (False, True):
+            if cancel:
+                ctx.cancelled.set()
+            token = hosts.current.set(ctx)
+            with self.assertRaises(mta.HostFailed):
+                host.kv.get("x")
+            hosts.current.reset(token)
+        self.assertLess(time.monotonic() - began, 10)
+
+    def test_metrics(self):
+        sent, fail = [], True
+
+        def report(samples):
+            sent.append({s.name: s.set if s.HasField("set") else s.add for s in samples})
+            if fail:
+                raise mta.HostFailed("later")
+
+        m = hosts.Metrics(server._log, report)
+        m.count("n", 2), m.gauge("g", 1)
+        m.flush()
+        fail = False
+        m.count("n", 3), m.gauge("g", -1), m.gauge("n", 9), m.count("n", -1), m.count("n", float("nan")), m.count("No")
+        m.flush()
+        m.close()
+        self.assertEqual(sent, [{"n": 2, "g": 1}, {"n": 5, "g": -1}])
+        for i in range(200):
+            m.count("c%d" % i)
+        m.flush()
+        self.assertEqual(len(sent[-1]), 98)
+
+    def test_ttl(self):
+        for ttl, want in {None: 0, 0: 0, 1: 1000, 1e-9: 1, datetime.timedelta(days=1): 86400000}.items():
+            self.assertEqual(hosts._millis(ttl), want)
+        for ttl in (-1, -1e-9, float("nan"), float("inf")):
+            with self.assertRaises(mta.LimitBroken):
+                hosts._millis(ttl)
 
 
 class StreamTest(unittest.TestCase):

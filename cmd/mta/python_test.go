@@ -1,0 +1,181 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/pabal-mta/mta/sdk/python"
+)
+
+// zipapp packs a plugin in Python, the SDK and these files, as dir/name.
+func zipapp(t *testing.T, dir, name string, files map[string]string) {
+	t.Helper()
+	interpreter := needsPython(t)
+	src := filepath.Join(t.TempDir(), "src")
+	if err := os.CopyFS(src, python.Files); err != nil {
+		t.Fatal(err)
+	}
+	for inside, file := range files {
+		data, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(src, inside), data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	offline(t, dir, interpreter, "-m", "zipapp", src, "-p", interpreter, "-o", name)
+}
+
+const pythonBee = `
+hostname = "mx.example"
+domains  = ["example.test"]
+data_dir = "var"
+observe  = [plugin.bee]
+
+dns {
+  servers = ["${DNS}"]
+}
+
+listener "mx" {
+  address = ["${MX}"]
+}
+
+plugin "users" {
+  source = "builtin:users"
+  config {
+    file = "users"
+  }
+}
+
+plugin "mailboxes" {
+  source = "builtin:maildir"
+  config {
+    path     = "var/mail/{domain}/{user}"
+    accounts = "users"
+  }
+}
+
+plugin "bee" {
+  source = "./bee.pyz"
+  auth   = plugin.users
+}
+
+route "local" {
+  domains = domains
+  store   = plugin.mailboxes
+}
+
+queue {
+  min_free = "1MiB"
+}
+
+admin {
+  listen = "${WEB}"
+}
+`
+
+// zone serves records until the end of the test.
+func zone(t *testing.T, records ...string) (address string) {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		for _, r := range records {
+			rr, err := dns.NewRR(r)
+			if err == nil && rr.Header().Rrtype == q.Question[0].Qtype && strings.EqualFold(rr.Header().Name, q.Question[0].Name) {
+				m.Answer = append(m.Answer, rr)
+			}
+		}
+		_ = w.WriteMsg(m)
+	})}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = server.ActivateAndServe()
+	}()
+	t.Cleanup(func() {
+		conn.Close()
+		<-ended
+	})
+	return conn.LocalAddr().String()
+}
+
+// TestPythonHost runs a server whose observer in Python asks everything of its host. What it keeps outlives the server.
+func TestPythonHost(t *testing.T) {
+	notShort(t)
+	needsPython(t)
+	ports := freePorts(t, 2)
+	s := newSystem(t, pythonBee, map[string]string{"MX": ports[0], "WEB": ports[1],
+		"DNS": zone(t, "friend.example. 60 IN MX 10 mx.friend.example.", "friend.example. 60 IN TXT \"v=spf1 -all\"")})
+	zipapp(t, s.dir, "bee.pyz", map[string]string{"__main__.py": "../../sdk/python/tests/bee.py"})
+	s.must("correct horse battery\n", "user", "add", "ann@example.test", "-file", "users")
+	s.must("", "plugin", "pin", "bee")
+	s.start()
+	letter := "Subject: hello\r\n\r\nhello\r\n"
+	if err := mustDial(t, ports[0]).Send("<carol@sender.example>", "ann@example.test", []byte(letter)); err != nil {
+		t.Fatal(err)
+	}
+	heard := s.path("var/plugins/bee/heard")
+	tells(t, heard, "attempt ann@example.test delivered", "login: ann@example.test", "stranger: BadLogin",
+		"once: [True, False, True, b'y', True, None]", "incr: [1, 42, 40, b'40', b'text', None]", "submit: True", "nobody: 550 5.1.1",
+		"lines: 554 5.6.0", "mx: [('mx.friend.example', 10)]", "txt: [b'v=spf1 -all']", "figures: None", "asked: b'yes'")
+	for _, text := range s.mailbox("ann", 2) {
+		if !strings.Contains(text, "hello") && !strings.Contains(text, "Received: by mx.example (plugin bee);") {
+			t.Errorf("ann has got\n%s", text)
+		}
+	}
+	if !poll(func() bool {
+		text := page(ports[1])
+		return strings.Contains(text, "\nmta_plugin_bee_made_total 3\n") && strings.Contains(text, "\nmta_plugin_bee_depth 7\n")
+	}) {
+		t.Errorf("the figures:\n%s", page(ports[1]))
+	}
+	s.stop()
+	if err := os.Remove(heard); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	if err := mustDial(t, ports[0]).Send("<carol@sender.example>", "ann@example.test", []byte(letter)); err != nil {
+		t.Fatal(err)
+	}
+	tells(t, heard, "asked: b'yes'")
+	if data, _ := os.ReadFile(heard); strings.Contains(string(data), "once:") {
+		t.Errorf("it has forgotten what it kept:\n%s", data)
+	}
+}
+
+func page(address string) string {
+	res, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		return err.Error()
+	}
+	defer res.Body.Close()
+	var b strings.Builder
+	_, _ = io.Copy(&b, res.Body)
+	return b.String()
+}
+
+// tells waits until each of the lines is in the file.
+func tells(t *testing.T, file string, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		if !poll(func() bool {
+			data, _ := os.ReadFile(file)
+			return strings.Contains("\n"+string(data), "\n"+line+"\n")
+		}) {
+			data, _ := os.ReadFile(file)
+			t.Fatalf("%s does not tell %q:\n%s", filepath.Base(file), line, data)
+		}
+	}
+}
