@@ -180,20 +180,33 @@ class HostTest(unittest.TestCase):
         host.metrics.count("n")
         host.close()
 
-    def test_nobody_waits(self):
-        """A call to the host ends with the call that it is made in."""
-        host = mta.Host(server._log, "", "/nowhere/socket")
-        self.addCleanup(host.close)
-        ctx = mta.Context(1)
-        began = time.monotonic()
-        for cancel in (False, True):
-            if cancel:
-                ctx.cancelled.set()
-            token = hosts.current.set(ctx)
-            with self.assertRaises(mta.HostFailed):
+    def test_ends_with_its_call(self):
+        """A call to the host has the time of the call that it is made in, and is not made when nobody waits any more."""
+        host, timeouts = mta.Host(server._log, ""), []
+
+        class Asks:
+            def connect(self, ctx, session):
                 host.kv.get("x")
-            hosts.current.reset(token)
-        self.assertLess(time.monotonic() - began, 10)
+                return mta.proceed()
+
+        class Channel:
+            def unary_unary(self, *_):
+                def call(_request, timeout, metadata):
+                    timeouts.append(timeout)
+                    return mta.KvGetResponse()
+                return call
+
+        host._channel = Channel()
+        service = server._Service(mta.Plugin("t", "1", "", Asks, None))
+        service.value = Asks()
+        ctx = mta.Context(2000)
+        self.assertFalse(service.answer(ctx, mta.Request(connect=mta.SessionCall())).HasField("error"))
+        host.kv.get("outside of a call")
+        ctx.cancelled.set()
+        self.assertEqual(service.answer(ctx, mta.Request(connect=mta.SessionCall())).error.kind, mta.ERROR_KIND_FAILED)
+        self.assertEqual(len(timeouts), 2)
+        self.assertLessEqual(timeouts[0], 2)
+        self.assertEqual(timeouts[1], 30)
 
     def test_metrics(self):
         sent, fail = [], True
