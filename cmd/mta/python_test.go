@@ -114,6 +114,7 @@ func zone(t *testing.T, records ...string) (address string) {
 // TestPythonHost runs a server whose observer in Python asks everything of its host. What it keeps outlives the server.
 func TestPythonHost(t *testing.T) {
 	notShort(t)
+	t.Parallel()
 	needsPython(t)
 	ports := freePorts(t, 2)
 	s := newSystem(t, pythonBee, map[string]string{"MX": ports[0], "WEB": ports[1],
