@@ -1,14 +1,28 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/pabal-mta/mta/sdk"
+	"github.com/pabal-mta/mta/sdk/mail"
+	"github.com/pabal-mta/mta/sdk/python"
 )
 
 // aroundExample makes a configuration of what an example's documentation shows.
@@ -100,4 +114,72 @@ func shownConfig(t *testing.T, program string) string {
 		}
 	}
 	return b.String()
+}
+
+// service ADDRESS: the HTTP service of the examples. POST /login knows ann@example.test with the password tulip, and
+// POST /bounces adds what is posted to the file posted. While there is a file named down, it is in trouble.
+func cmdService(ts *testscript.TestScript, neg bool, args []string) {
+	listener, err := net.Listen("tcp", args[0])
+	ts.Check(err)
+	down, posted := ts.MkAbs("down"), ts.MkAbs("posted")
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
+		var q struct{ User, Password string }
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || q.User != "ann@example.test" || q.Password != "tulip" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprint(w, `{"user": "ann@example.test", "addresses": ["sales@example.test"]}`)
+	})
+	mux.HandleFunc("POST /bounces", func(w http.ResponseWriter, r *http.Request) {
+		f, err := os.OpenFile(posted, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err == nil {
+			_, err = fmt.Fprintf(f, "%s ", r.Header.Get("Authorization"))
+		}
+		if err == nil {
+			_, err = io.Copy(f, r.Body)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := os.Stat(down); err == nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = server.Serve(listener)
+	}()
+	ts.Defer(func() {
+		server.Close()
+		<-ended
+	})
+}
+
+// gone is a router that knows no way for anybody.
+type gone struct{}
+
+func beGone() {
+	sdk.Serve(sdk.Plugin[struct{}]{Name: "gone", Version: "1", Doc: "knows no way", Kinds: gone{},
+		New: func(context.Context, struct{}, sdk.Host) (any, error) { return gone{}, nil }})
+}
+
+func (gone) Route(_ context.Context, r *mail.Routing) ([]mail.Hop, error) {
+	return slices.Repeat([]mail.Hop{{Reply: mail.NewReply(550, "5.1.1", "gone")}}, len(r.Envelope.To)), nil
+}
+
+// pyfilter FILE: builds the plugin of examples/pyfilter.
+func cmdPyfilter(ts *testscript.TestScript, neg bool, args []string) {
+	src := ts.MkAbs("pyfilter-src")
+	for _, files := range []fs.FS{os.DirFS("../../examples/pyfilter/src"), python.Files} {
+		ts.Check(os.CopyFS(src, files))
+	}
+	if out, err := exec.Command(pythonInterpreter, "-m", "zipapp", src, "-p", pythonInterpreter, "-o", ts.MkAbs(args[0])).CombinedOutput(); err != nil {
+		ts.Fatalf("%s%v", out, err)
+	}
 }

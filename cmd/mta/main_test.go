@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	case "glass":
 		beGlass()
 		return
+	case "gone":
+		beGone()
+		return
 	}
 	if os.Getenv("MTA_TEST_PROGRAM") == "1" {
 		main()
@@ -49,10 +52,17 @@ func TestScripts(t *testing.T) {
 			env.Setenv("MTA_TEST_BINARY", self)
 			return err
 		},
+		Condition: func(name string) (bool, error) {
+			if name != "python" {
+				return false, fmt.Errorf("there is no condition %q", name)
+			}
+			return hasPython() == nil, nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ports": cmdPorts, "expand": cmdExpand, "up": cmdUp, "smtp": cmdSMTP, "await": cmdAwait,
 			"capture": cmdCapture, "until": cmdUntil, "houserules": cmdHouseRules,
 			"build": cmdBuild, "page": cmdPage, "tell": cmdTell, "mails": cmdMails, "held": cmdHeld,
+			"service": cmdService, "pyfilter": cmdPyfilter,
 			"mailsystem": cmdMailSystem, "mailwire": cmdMailWire, "maildeliver": cmdMailDeliver,
 		},
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -90,14 +91,23 @@ func TestPluginNew(t *testing.T) {
 	}
 }
 
+const pythonInterpreter = "/usr/bin/python3"
+
+// hasPython says why there is no Python with grpc, if there is none.
+func hasPython() error {
+	if out, err := exec.Command(pythonInterpreter, "-c", "import grpc, google.protobuf").CombinedOutput(); err != nil {
+		return fmt.Errorf("no Python with grpc and protobuf (Debian: python3-grpcio, python3-protobuf): %s", bytes.TrimSpace(out))
+	}
+	return nil
+}
+
 // needsPython skips a test where there is no Python with grpc, and returns the interpreter.
 func needsPython(t *testing.T) string {
 	t.Helper()
-	const python = "/usr/bin/python3"
-	if out, err := exec.Command(python, "-c", "import grpc, google.protobuf").CombinedOutput(); err != nil {
-		t.Skipf("no Python with grpc and protobuf (Debian: python3-grpcio, python3-protobuf): %s", bytes.TrimSpace(out))
+	if err := hasPython(); err != nil {
+		t.Skip(err)
 	}
-	return python
+	return pythonInterpreter
 }
 
 // TestPluginNewPython does the same for Python.
