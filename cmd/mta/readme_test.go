@@ -15,10 +15,10 @@ import (
 	"github.com/pabal-mta/mta/sdk/plugintest"
 )
 
-// blocks returns what stands in the blocks of sdk/README.md that are marked with a language, in their order.
-func blocks(t *testing.T, language string) (list []string) {
+// blocks returns what stands in the blocks of a page that are marked with a language, in their order.
+func blocks(t *testing.T, page, language string) (list []string) {
 	t.Helper()
-	text, err := os.ReadFile("../../sdk/README.md")
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,6 +27,8 @@ func blocks(t *testing.T, language string) (list []string) {
 	}
 	return list
 }
+
+const sdkReadme = "../../sdk/README.md"
 
 // machineTime is how long a newcomer waits for the machine, from an empty folder to a plugin that runs, was tested, changed
 // and seen at work.
@@ -38,7 +40,7 @@ func TestReadmeShell(t *testing.T) {
 	if os.Getenv("MTA_TEST_EXAMPLES") == "" {
 		t.Skip("builds and checks two plugins: .ci/run sets MTA_TEST_EXAMPLES")
 	}
-	list := blocks(t, "sh")
+	list := blocks(t, sdkReadme, "sh")
 	if len(list) != 4 {
 		t.Fatalf("sdk/README.md has %d blocks for a shell, not two for each of two languages", len(list))
 	}
@@ -210,7 +212,7 @@ func TestReadmePython(t *testing.T) {
 	notShort(t)
 	t.Parallel()
 	needsPython(t)
-	programs := blocks(t, "python")
+	programs := blocks(t, sdkReadme, "python")
 	if len(programs) == 0 || !strings.Contains(programs[0], "mta.serve(") {
 		t.Fatal("sdk/README.md shows no program in Python")
 	}
@@ -228,4 +230,79 @@ func TestReadmePython(t *testing.T) {
 			t.Errorf("%s: %v, %v", local, v.Reply, err)
 		}
 	}
+}
+
+// TestReadmeKinds wants each page of sdk/kinds to hold a plugin that builds, its test, which passes, and its part of mta.hcl, which
+// mta check takes; and README.md to lead to each page.
+func TestReadmeKinds(t *testing.T) {
+	if os.Getenv("MTA_TEST_EXAMPLES") == "" {
+		t.Skip("builds and checks seven plugins: .ci/run sets MTA_TEST_EXAMPLES")
+	}
+	t.Setenv("ANN_PASSWORD", "tulip")
+	pages, err := filepath.Glob("../../sdk/kinds/*.md")
+	if err != nil || len(pages) != 7 {
+		t.Fatal(pages, err)
+	}
+	clone, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile(sdkReadme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "kinds")
+	mta(t, filepath.Dir(dir), 0, "plugin", "new", "kinds", "-sdk", clone) // for its go.mod
+	for _, name := range []string{"main.go", "main_test.go"} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shown := map[string]string{} // parts of mta.hcl by the page
+	for _, page := range pages {
+		name := strings.TrimSuffix(filepath.Base(page), ".md")
+		if !strings.Contains(string(readme), "(kinds/"+name+".md)") {
+			t.Errorf("sdk/README.md does not lead to %s", page)
+		}
+		programs, parts := blocks(t, page, "go"), blocks(t, page, "hcl")
+		if len(programs) != 2 || len(parts) != 1 || !strings.Contains(programs[1], `"testing"`) {
+			t.Fatalf("%s shows no plugin, or no test of it, or no part of mta.hcl", page)
+		}
+		shown[name] = parts[0]
+		put(t, filepath.Join(dir, name, "main.go"), programs[0])
+		put(t, filepath.Join(dir, name, "main_test.go"), programs[1])
+	}
+	offline(t, dir, "go", "vet", "./...")
+	offline(t, dir, "go", "test", "./...")
+	offline(t, dir, "go", "build", "-o", dir+"/bin/", "./...")
+	for name, part := range shown {
+		block := regexp.MustCompile(`(?m)^plugin "(\w+)" \{\n  source = "\./(\w+)"$`).FindStringSubmatch(part)
+		if block == nil || block[1] != block[2] {
+			t.Errorf("%s shows no block of a plugin that is beside mta.hcl:\n%s", name, part)
+			continue
+		}
+		home := t.TempDir()
+		if err := os.Link(filepath.Join(dir, "bin", name), filepath.Join(home, block[1])); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(part, "observe ") {
+			write(t, filepath.Join(home, "mta.hcl"), part+aroundExample)
+		} else {
+			write(t, filepath.Join(home, "mta.hcl"), aroundExample+part)
+		}
+		mta(t, home, 0, "plugin", "pin", block[1])
+		mta(t, home, 0, "check", "-config", "mta.hcl")
+		if name == "observer" { // the other kinds are checked in the examples
+			checked(t, home, "./"+block[1], "-config", "mta.hcl")
+		}
+	}
+}
+
+// put writes a file, in a folder that is made for it.
+func put(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, name, text)
 }
