@@ -3,11 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 
@@ -50,7 +46,7 @@ func (s badServer) Calls(stream grpc.BidiStreamingServer[pb.Requests, pb.Respons
 // Large answers a converter's call with content that never ends.
 func (s badServer) Large(stream grpc.BidiStreamingServer[pb.Frame, pb.Frame]) error {
 	if s.b.fault("call") != "huge" {
-		return s.PluginServer.Large(stream)
+		return s.PluginServer.Large(badLarge{stream, s.b})
 	}
 	content := &pb.Content{Size: 2 << 30, Streamed: true}
 	frame := &pb.Frame{Part: &pb.Frame_Response{Response: &pb.Response{Result: &pb.Response_Converted{Converted: &pb.Converted{Body: 1, Content: content}}}}}
@@ -75,7 +71,7 @@ func (s *badStream) raw(m any) error {
 	return s.SendMsg(m)
 }
 
-// Send spoils answers.
+// Send spoils answers, and writes down which ones of a store went out as they were.
 func (s *badStream) Send(p *pb.Responses) error {
 	switch s.b.fault("call") {
 	case "huge":
@@ -84,44 +80,144 @@ func (s *badStream) Send(p *pb.Responses) error {
 		for _, r := range p.GetResponses() {
 			s.b.spoil(r)
 		}
+		return s.raw(p)
 	}
-	return s.raw(p)
+	err := s.raw(p)
+	for _, r := range p.GetResponses() {
+		s.b.answered(r, err)
+	}
+	return err
 }
 
-// spoil makes an answer one that no honest plugin gives, each time another.
+// badLarge does that for answers to large questions.
+type badLarge struct {
+	grpc.BidiStreamingServer[pb.Frame, pb.Frame]
+	b *bad
+}
+
+func (s badLarge) Send(f *pb.Frame) error {
+	err := s.BidiStreamingServer.Send(f)
+	s.b.answered(f.GetResponse(), err)
+	return err
+}
+
+// values are what makes an answer one that no honest plugin gives.
+var values = []string{"CR LF", "NUL", "a code without text", "too much", "too little", "another call", "another kind", "out of range"}
+
+// spoil makes an answer hostile, in the way that the file of the fault numbers.
 func (b *bad) spoil(r *pb.Response) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.spoiled++
-	evil := []string{"ok\r\n250 2.0.0 fine\r\nRCPT TO:<eve@x>", "ok\x00", "5.7.2"}[b.spoiled%3]
-	reply := &pb.Reply{Code: 250, Enhanced: "2.0.0", Text: evil}
-	if evil == "5.7.2" {
-		reply = &pb.Reply{Enhanced: evil}
-	}
-	switch v := r.GetResult().(type) {
-	case *pb.Response_Identity:
-		v.Identity.User = evil[:0] + strings.Repeat("\r\n", b.spoiled%2)
-	case *pb.Response_Replies:
-		for i := range v.Replies.Replies {
-			v.Replies.Replies[i] = reply
-		}
-		if b.spoiled%4 == 0 {
-			v.Replies.Replies = append(v.Replies.Replies, &pb.Reply{Code: 250})
-		}
-	case *pb.Response_Converted:
-		v.Converted.Body, v.Converted.Content = 99, &pb.Content{Size: 1 << 62, Data: []byte(evil)}
-	case *pb.Response_Notice:
-		v.Notice.Action, v.Notice.Subject, v.Notice.Text, v.Notice.To = pb.NoticeAction_NOTICE_ACTION_RENDER, evil+"\r\nBcc: eve@x", evil+"\x00", evil
-	case *pb.Response_Verdict:
-		v.Verdict.Action, v.Verdict.Reply = pb.Action_ACTION_REJECT, reply
-	default:
-		r.Result = hostileResult()
-	}
-	if b.spoiled%5 == 0 {
+	n := b.variant()
+	text := map[string]string{"CR LF": "ok\r\n250 2.0.0 fine\r\nRCPT TO:<eve@x>", "NUL": "ok\x00"}[values[n]]
+	reply := &pb.Reply{Code: 250, Enhanced: "2.0.0", Text: text}
+	switch values[n] {
+	case "a code without text":
+		reply = &pb.Reply{Enhanced: "5.7.2"}
+	case "out of range":
+		reply.Code = 4_000_000_000
+	case "another call":
 		r.Seq ^= 1 << 40
+		return
+	case "another kind":
+		r.Result = &pb.Response_Hops{Hops: &pb.Hops{}}
+		if b.kind == "filter" {
+			r.Result = &pb.Response_Identity{Identity: &pb.Identity{User: "ann"}}
+		}
+		return
+	}
+	switch b.kind {
+	case "authenticator":
+		r.Result = spoiltIdentity(values[n], text, reply).Result
+	case "store":
+		r.Result = spoiltReplies(values[n], reply).Result
+	case "converter":
+		r.Result = spoiltContent(values[n], reply).Result
+	case "bounce":
+		r.Result = spoiltNotice(values[n], text, reply).Result
+	default:
+		r.Result = spoiltVerdict(values[n], reply).Result
 	}
 }
 
+func errorReply(reply *pb.Reply) *pb.Response {
+	return &pb.Response{Result: &pb.Response_Error{Error: &pb.Error{Kind: pb.ErrorKind_ERROR_KIND_REPLY, Text: reply.GetText(), Reply: reply}}}
+}
+
+func spoiltIdentity(value, text string, reply *pb.Reply) *pb.Response {
+	id := &pb.Identity{User: text}
+	switch value {
+	case "a code without text", "out of range":
+		return errorReply(reply)
+	case "too much":
+		id.User = strings.Repeat("x", 1<<20)
+	}
+	return &pb.Response{Result: &pb.Response_Identity{Identity: id}}
+}
+
+func spoiltReplies(value string, reply *pb.Reply) *pb.Response {
+	list := []*pb.Reply{reply}
+	switch value {
+	case "too much":
+		list = append(list, reply)
+	case "too little":
+		list = nil
+	}
+	return &pb.Response{Result: &pb.Response_Replies{Replies: &pb.Replies{Replies: list}}}
+}
+
+func spoiltContent(value string, reply *pb.Reply) *pb.Response {
+	v := &pb.Converted{Body: pb.BodyType_BODY_TYPE_7BIT, Content: &pb.Content{Size: 1, Data: []byte("x")}}
+	switch value {
+	case "too much":
+		v.Content.Size = 1 << 62
+	case "too little":
+		v.Content = &pb.Content{Size: 1000, Streamed: true} // which does not come
+	case "out of range":
+		v.Body = 99
+	case "CR LF", "NUL": // nothing is wrong with it but the text
+		reply.Code, reply.Enhanced = 550, "5.7.1"
+		return errorReply(reply)
+	default:
+		return errorReply(reply)
+	}
+	return &pb.Response{Result: &pb.Response_Converted{Converted: v}}
+}
+
+func spoiltNotice(value, text string, reply *pb.Reply) *pb.Response {
+	n := &pb.Notice{Action: pb.NoticeAction_NOTICE_ACTION_RENDER, Subject: badWords, Text: badText}
+	switch value {
+	case "CR LF":
+		n.Subject = text + "\r\nBcc: eve@x"
+	case "NUL":
+		n.Text = text
+	case "too much":
+		n.Text = strings.Repeat(badText, 1<<16)
+	case "too little":
+		n.Text = ""
+	case "out of range":
+		n.Action = -7
+	default:
+		return errorReply(reply)
+	}
+	return &pb.Response{Result: &pb.Response_Notice{Notice: n}}
+}
+
+func spoiltVerdict(value string, reply *pb.Reply) *pb.Response {
+	v := &pb.Verdict{Action: pb.Action_ACTION_REJECT, Reply: reply}
+	switch value {
+	case "CR LF", "NUL":
+		reply.Code, reply.Enhanced = 550, "5.7.1"
+	case "too much":
+		v = &pb.Verdict{Edits: make([]*pb.Edit, 20_000)}
+		for i := range v.Edits {
+			v.Edits[i] = &pb.Edit{Edit: &pb.Edit_SetMeta{SetMeta: &pb.SetMeta{Key: "k", Value: "v"}}}
+		}
+	case "too little":
+		v = &pb.Verdict{Edits: []*pb.Edit{{}}}
+	}
+	return &pb.Response{Result: &pb.Response_Verdict{Verdict: v}}
+}
+
+// hostileResult answers what nobody has asked.
 func hostileResult() *pb.Response_Verdict {
 	return &pb.Response_Verdict{Verdict: &pb.Verdict{Action: -7, Reply: &pb.Reply{Code: 4_000_000_000, Enhanced: "5.7.2", Text: "\r\n.\r\n"}}}
 }
@@ -170,8 +266,11 @@ func (c badConverter) Convert(_ context.Context, m *mail.Conversion) (mail.Conve
 	return mail.Converted{Content: mail.Bytes(append([]byte("X-Converted: yes\r\n"), content...)), Body: mail.Body7Bit}, err
 }
 
-// badWords are what a good notifier says.
-const badWords = "in the words of the plugin"
+// What a good notifier says, in the subject and in the text.
+const (
+	badWords = "in the words of the plugin"
+	badText  = "It did not work, says the plugin.\n"
+)
 
 type badBounce struct{ b *bad }
 
@@ -181,13 +280,13 @@ func (n badBounce) Bounce(_ context.Context, f *mail.Failure) (mail.Notice, erro
 		return mail.Notice{Action: mail.NoticeDefault}, nil
 	}
 	n.b.call()
-	return mail.Notice{Action: mail.NoticeRender, Subject: badWords, Text: "It did not work.\n"}, nil
+	return mail.Notice{Action: mail.NoticeRender, Subject: badWords, Text: badText}, nil
 }
 
-// badStore writes down what it is given, once.
+// badStore writes down each message that it is given, each time that it is given it.
 type badStore struct{ b *bad }
 
-func (s badStore) Store(_ context.Context, d *mail.Delivery) ([]mail.Reply, error) {
+func (s badStore) Store(ctx context.Context, d *mail.Delivery) ([]mail.Reply, error) {
 	s.b.call()
 	header, _, err := mail.ReadHeader(d.Content)
 	if err != nil {
@@ -197,32 +296,50 @@ func (s badStore) Store(_ context.Context, d *mail.Delivery) ([]mail.Reply, erro
 	if err != nil {
 		return nil, err
 	}
+	if ctx.Err() != nil { // nobody waits any more
+		return nil, ctx.Err()
+	}
 	replies := make([]mail.Reply, len(d.To))
 	for i, r := range d.To {
-		line := fmt.Sprintf("%s %s %s", r.Address, d.From, header.Get("Subject"))
-		name := sha256.Sum256([]byte(d.ID + " " + r.Address.String()))
-		if err := s.keep(filepath.Join(os.Getenv("BAD_LEDGER"), tagIn(content)), fmt.Sprintf("%x.stored", name), line); err != nil {
+		err := s.b.note(entry{Stored: tagIn(content), ID: d.ID, To: r.Address.String(), Subject: header.Get("Subject"), Words: wordsOf(content)})
+		if err != nil {
 			return nil, err
 		}
-		replies[i] = mail.NewReply(250, "2.0.0", "stored")
+		replies[i] = mail.NewReply(250, "2.0.0", storedAs+d.ID)
 	}
 	return replies, nil
 }
 
-// keep writes a file whose name tells that it is there already.
-func (s badStore) keep(dir, name, line string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+// storedAs is how the answer of a good store begins; the ID of the message follows.
+const storedAs = "stored as "
+
+// wordsOf says whose words a report is in.
+func wordsOf(report []byte) string {
+	var list []string
+	for whose, words := range map[string]string{
+		"the server's": "This is the mail server mx.here.example.", "the plugin's": strings.TrimSpace(badText),
+	} {
+		if bytes.Contains(report, []byte(words)) {
+			list = append(list, whose)
+		}
 	}
-	name = filepath.Join(dir, name)
-	if _, err := os.Stat(name); err == nil {
-		return nil
+	return strings.Join(list, ", ")
+}
+
+// answered writes down that an answer of a store went out and was a good one.
+func (b *bad) answered(r *pb.Response, err error) {
+	if err != nil || b.kind != "store" {
+		return
 	}
-	temp := fmt.Sprintf("%s.%d.new", name, os.Getpid())
-	if err := os.WriteFile(temp, []byte(line), 0o600); err != nil {
-		return err
+	ids := map[string]bool{}
+	for _, reply := range r.GetReplies().GetReplies() {
+		if id, ok := strings.CutPrefix(reply.GetText(), storedAs); ok {
+			ids[id] = true
+		}
 	}
-	return os.Rename(temp, name)
+	for id := range ids {
+		_ = b.note(entry{Answered: id})
+	}
 }
 
 // tagIn finds the tag of a message, or of the one that a report is about.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -47,28 +48,69 @@ func TestMain(m *testing.M) {
 type bad struct {
 	dir, kind, name string
 
-	mu      sync.Mutex
-	conns   []net.Conn
-	stream  *badStream
-	spoiled int
+	ledger *os.File
+
+	mu     sync.Mutex
+	conns  []net.Conn
+	stream *badStream
+}
+
+// told reads the file of the fault: moment, fault, and which one of its variants.
+func (b *bad) told() (moment, fault string, variant int) {
+	data, err := os.ReadFile(filepath.Join(b.dir, "fault"))
+	if err == nil {
+		_, _ = fmt.Sscan(string(data), &moment, &fault, &variant)
+	}
+	return moment, fault, variant
 }
 
 // fault returns the fault that is due at a moment.
 func (b *bad) fault(moment string) string {
-	data, err := os.ReadFile(filepath.Join(b.dir, "fault"))
-	if err != nil {
-		return ""
-	}
-	at, fault, _ := strings.Cut(string(data), " ")
+	at, fault, _ := b.told()
 	if at != moment {
 		return ""
 	}
 	return fault
 }
 
+func (b *bad) variant() int {
+	_, _, n := b.told()
+	return n % len(values)
+}
+
+// note adds a line to the ledger, in one write.
+func (b *bad) note(e entry) error {
+	e.PID = os.Getpid()
+	line, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	_, err = b.ledger.Write(append(line, '\n'))
+	return err
+}
+
+// pulse holds a connection that ends with this process, so that the rig sees its death when it comes.
+func (b *bad) pulse() {
+	c, err := net.Dial("unix", os.Getenv("BAD_PULSE"))
+	if err == nil {
+		_, err = fmt.Fprintln(c, b.name, os.Getpid())
+	}
+	if err != nil {
+		panic(err)
+	}
+	alive = c
+}
+
+var alive net.Conn // until the end
+
 func beBad() {
 	b := &bad{dir: os.Getenv("BAD_DIR"), kind: os.Getenv("BAD_KIND"), name: os.Getenv("BAD_NAME")}
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
+	var err error
+	if b.ledger, err = os.OpenFile(os.Getenv("BAD_LEDGER"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+		panic(err)
+	}
+	b.pulse()
 	go func() {
 		_, _ = io.Copy(io.Discard, os.NewFile(3, "lifeline"))
 		os.Exit(1)

@@ -25,21 +25,27 @@ import (
 // badTimeout is what the plugins have for a call. A good one has to keep it on a loaded machine, too.
 const badTimeout = 3 * time.Second
 
+// quiet is the kind of a rig that has no bad plugins.
+const quiet = "none"
+
 // faultRig is a server with a good store, a plugin of one kind for each fault, and a host that mail goes to.
 type faultRig struct {
 	t      *testing.T
 	kind   string
+	beside *faultRig // without bad plugins, for the figures; may be nil
 	dir    string
 	engine *Engine
 	sink   *faultSink
 	tags   atomic.Int64
 
+	ledger *ledger
+	lives  *lives
+	others others
+
 	mu       sync.Mutex
 	accepted map[string]bool          // tags of messages that were answered 250
 	attempts map[string][]event.Event // by queue ID
 	changed  chan struct{}            // closed at the next attempt
-	calm     time.Duration            // the 99th percentile of took when no plugin misbehaves
-	took     []time.Duration          // of sessions that have nothing to do with the faults
 }
 
 func newFaultRig(t *testing.T, kind string, n int) *faultRig {
@@ -49,7 +55,8 @@ func newFaultRig(t *testing.T, kind string, n int) *faultRig {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	r := &faultRig{t: t, kind: kind, dir: dir, sink: newFaultSink(t), accepted: map[string]bool{}, attempts: map[string][]event.Event{}, changed: make(chan struct{})}
-	for _, sub := range append([]string{"ledger", "honest"}, faults...) {
+	r.ledger, r.lives = newLedger(filepath.Join(dir, "ledger")), watchLives(t, filepath.Join(dir, "pulse"))
+	for _, sub := range append([]string{"honest"}, faults...) {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -84,8 +91,11 @@ func newFaultRig(t *testing.T, kind string, n int) *faultRig {
 func (r *faultRig) config(n int) string {
 	var b strings.Builder
 	plugin := func(label, kind, name string) {
-		fmt.Fprintf(&b, "plugin %q {\n  source = \"builtin:bad\"\n  timeout = %q\n  env = [%q, %q, %q, %q]\n}\n", label, badTimeout.String(),
-			"BAD_KIND="+kind, "BAD_NAME="+name, "BAD_DIR="+filepath.Join(r.dir, name), "BAD_LEDGER="+filepath.Join(r.dir, "ledger"))
+		fmt.Fprintf(&b, "plugin %q {\n  source = \"builtin:bad\"\n  timeout = %q\n  env = [%q, %q, %q, %q, %q]\n", label, badTimeout.String(),
+			"BAD_KIND="+kind, "BAD_NAME="+name, "BAD_DIR="+filepath.Join(r.dir, name), "BAD_LEDGER="+r.ledger.path, "BAD_PULSE="+filepath.Join(r.dir, "pulse"))
+		// A restart is measured, so its pause is short; and each form of a fault has to come to the plugin, however many
+		// of them it has answered badly: the breaker has tests of its own.
+		fmt.Fprint(&b, "  restart {\n    max = \"500ms\"\n  }\n  breaker {\n    failures = 1000\n  }\n}\n")
 	}
 	listener := func(label string, host int, more string) {
 		fmt.Fprintf(&b, "listener %q {\n  address = [\"127.0.%d.%d:0\"]\n  %s\n}\n", label, n+1, host, more)
@@ -95,6 +105,9 @@ func (r *faultRig) config(n int) string {
 	plugin("honest", "store", "honest")
 	listener("plain", 1, "")
 	fmt.Fprint(&b, "route \"here\" {\n  domains = [\"here.example\"]\n  store = plugin.honest\n}\n")
+	if r.kind == quiet {
+		return b.String()
+	}
 	var notify []string
 	for i, f := range faults {
 		plugin(f, r.kind, f)
@@ -145,17 +158,6 @@ func (r *faultRig) status(name string) plugin.Status {
 	g := r.engine.use()
 	defer g.done()
 	return g.host.Plugin(name).Status()
-}
-
-// stored returns the lines that tell of a tag in the stores.
-func (r *faultRig) stored(tag string) (lines []string) {
-	files, _ := filepath.Glob(filepath.Join(r.dir, "ledger", tag, "*.stored"))
-	for _, f := range files {
-		if data, err := os.ReadFile(f); err == nil {
-			lines = append(lines, string(data))
-		}
-	}
-	return lines
 }
 
 // hurry has an operator try everything again that waits or is held.
