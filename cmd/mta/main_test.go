@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	case "sorter":
 		beSorter()
 		return
+	case "moody":
+		beMoody()
+		return
 	case "glass":
 		beGlass()
 		return
@@ -61,7 +64,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ports": cmdPorts, "expand": cmdExpand, "up": cmdUp, "smtp": cmdSMTP, "await": cmdAwait,
 			"capture": cmdCapture, "until": cmdUntil, "houserules": cmdHouseRules,
-			"build": cmdBuild, "page": cmdPage, "tell": cmdTell, "mails": cmdMails, "held": cmdHeld,
+			"build": cmdBuild, "page": cmdPage, "tell": cmdTell, "mails": cmdMails, "held": cmdHeld, "processes": cmdProcesses,
 			"service": cmdService, "pyfilter": cmdPyfilter,
 			"mailsystem": cmdMailSystem, "mailwire": cmdMailWire, "maildeliver": cmdMailDeliver,
 		},

@@ -101,7 +101,7 @@ func serve(cmd *cobra.Command, log *slog.Logger) error {
 			}
 			cfg, diags := l.Load(ctx, false)
 			if diags.HasErrors() {
-				return nil, diags
+				return nil, inFull(diags)
 			}
 			return cfg, nil
 		},
@@ -120,6 +120,16 @@ func serve(cmd *cobra.Command, log *slog.Logger) error {
 	defer cancel()
 	e.Close(stopping)
 	return err
+}
+
+// inFull makes an error of everything that a check prints, such as the last words of a plugin that did not come up: who
+// reads it is at the other end of a socket, or has the log alone.
+func inFull(diags config.Diagnostics) error {
+	var b strings.Builder
+	if err := diags.Print(&b, false); err != nil {
+		return diags
+	}
+	return errors.New(strings.TrimSpace(b.String()))
 }
 
 func reloadOnHangup(ctx context.Context, e *engine.Engine, log *slog.Logger) {
