@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	case "moody":
 		beMoody()
 		return
+	case "trades":
+		beTrades()
+		return
 	case "glass":
 		beGlass()
 		return
