@@ -57,6 +57,9 @@ func bePlugin(mode string) {
 	case "version":
 		fmt.Println("1|7|unix|/nowhere|grpc|")
 		select {}
+	case "stockprinter":
+		beStockPrinter()
+		return
 	case "stockplugin":
 		beStockPlugin()
 		return

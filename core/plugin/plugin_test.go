@@ -295,6 +295,37 @@ func TestStopped(t *testing.T) {
 	}
 }
 
+// TestStoppedIdle stops a process that nobody asks for anything: the server asks for its health by itself.
+func TestStoppedIdle(t *testing.T) {
+	s := spec(t, "good")
+	p, err := newPlugin(s, Options{Logger: slog.New(slog.DiscardHandler)}, &Host{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := p.workers[0]
+	w.every, w.patience = 10*time.Millisecond, 200*time.Millisecond
+	if err := p.begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer p.end(t.Context())
+	proc := w.current.Load()
+	kill(t, p.Status().PID, syscall.SIGSTOP)
+	select {
+	case <-proc.child.gone:
+	case <-time.After(20 * time.Second):
+		t.Fatal("nobody has noticed")
+	}
+	for end := time.Now().Add(20 * time.Second); p.Status().State != "up" || p.Status().Restarts == 0; {
+		if time.Now().After(end) {
+			t.Fatalf("%+v", p.Status())
+		}
+		<-time.After(time.Millisecond)
+	}
+	if st := p.Status(); !strings.Contains(st.Error, "hung") || st.Calls != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
 // TestCrashLoop has a plugin that comes up once and never again: it is tried for ever, and nobody waits for it.
 func TestCrashLoop(t *testing.T) {
 	p := start(t, spec(t, "once"))

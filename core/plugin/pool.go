@@ -55,6 +55,16 @@ func (l *line) leave() {
 	l.room.Release(1)
 }
 
+// close waits until everybody has left, for so long or until ctx ends, and lets nobody in until open is called.
+func (l *line) close(ctx context.Context, timeout time.Duration) (open func()) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if l.room.Acquire(ctx, l.limit) != nil {
+		return func() {}
+	}
+	return func() { l.room.Release(l.limit) }
+}
+
 func (l *line) queued() int { return int(l.waiting.Load()) }
 
 // load is how many callers a process has.

@@ -203,6 +203,9 @@ func (p *process) stop(ctx context.Context) {
 		if d, ok := ctx.Deadline(); ok {
 			timeout = time.Until(d)
 		}
+		if p.line != nil { // for a call that is still on its way there, the plugin would not wait
+			defer p.line.close(ctx, timeout)()
+		}
 		_, _ = p.client.Drain(ctx, timeout)
 		p.client.Close()
 	}

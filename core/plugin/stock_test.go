@@ -6,11 +6,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/pabal-mta/mta/sdk"
+	"github.com/pabal-mta/mta/sdk/mail"
 	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
 )
 
@@ -41,6 +44,8 @@ func TestTraps(t *testing.T) {
 		{"a long line on standard output blocks the plugin", stockLongLine, oursLongLine},
 		{"SIGTERM from a service manager ends a plugin before its host has drained it", stockTerm, oursTerm},
 		{"a plugin that is stopped is not noticed", stockStop, oursStop},
+		{"calls under way are cut off when a plugin is stopped in order", stockDrain, oursDrain},
+		{"what is printed after the handshake is lost", stockPrints, oursPrints},
 		{"a plugin that was killed is not started again", stockRestart, oursRestart},
 		{"what a plugin was configured with is lost with its process", stockConfigure, oursConfigure},
 		{"a pinned program can be started once only", stockPinned, oursPinned},
@@ -248,12 +253,15 @@ func oursSocket(t *testing.T) error {
 	p := start(t, spec(t, "good"))
 	old := pid(t, p)
 	room := p.launcher.room.dir
-	before, _ := filepath.Glob(filepath.Join(room, "plugin-dir*"))
+	before, err := filepath.Glob(filepath.Join(room, "plugin-dir*", "plugin*"))
+	if err != nil || len(before) != 1 {
+		t.Fatalf("the sockets of one process: %v, %v", before, err)
+	}
 	kill(t, old, syscall.SIGKILL)
 	awaitOther(t, p, old)
-	for _, dir := range before {
-		if _, err := os.Stat(dir); err == nil {
-			return fmt.Errorf("left behind: %v", dir)
+	for _, path := range append(before, filepath.Dir(before[0])) {
+		if _, err := os.Stat(path); err == nil {
+			return fmt.Errorf("left behind: %v", path)
 		}
 	}
 	return nil
@@ -336,6 +344,121 @@ func oursStop(t *testing.T) error {
 	<-proc.child.gone
 	awaitOther(t, p, old)
 	return nil
+}
+
+// stockDrain stops a plugin while it works on a call, which would end well if it were let.
+func stockDrain(t *testing.T) error {
+	c := newStock(t, "good", nil)
+	startStock(t, c)
+	protocol, err := c.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := protocol.Dispense("plugin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{client: calls.NewClient(v.(*grpc.ClientConn))}
+	if err := p.configure(t.Context(), &Spec{Name: "faulty", StateDir: t.TempDir()}, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	defer p.client.Close()
+	file := filepath.Join(t.TempDir(), "go")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	asked := make(chan error, 1)
+	go func() {
+		_, err := p.client.Rcpt(ctx, &mail.Session{ID: "s", Helo: file}, mail.Recipient{Address: mail.MustParseAddress("wait@x.example")})
+		asked <- err
+	}()
+	for p.client.Waiting() == 0 {
+	}
+	go c.Kill()
+	select {
+	case err := <-asked:
+		return err
+	case <-time.After(glance):
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return <-asked
+}
+
+func oursDrain(t *testing.T) error {
+	p := start(t, spec(t, "good"))
+	release := occupy(t, p, "", 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		p.end(ctx)
+	}()
+	<-p.workers[0].ended // from here on it is drained
+	err := release()[0]
+	<-ended
+	return err
+}
+
+// beStockPrinter prints, again and again, what an author left in.
+func beStockPrinter() {
+	go func() {
+		for range time.Tick(10 * time.Millisecond) {
+			fmt.Println("stray print")
+		}
+	}()
+	beStockPlugin()
+}
+
+// journal is a log that is read while it is written.
+type journal struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(b)
+}
+
+// tells waits until a line is there.
+func (j *journal) tells(line string, patience time.Duration) error {
+	for end := time.Now().Add(patience); ; <-time.After(time.Millisecond) {
+		j.mu.Lock()
+		text := j.text.String()
+		j.mu.Unlock()
+		if strings.Contains(text, line) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%q is not in the log", line)
+		}
+	}
+}
+
+func stockPrints(t *testing.T) error {
+	log := new(journal)
+	c := newStock(t, "stockprinter", func(c *goplugin.ClientConfig) {
+		c.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Trace})
+	})
+	startStock(t, c)
+	return log.tells("stray print", glance)
+}
+
+func oursPrints(t *testing.T) error {
+	log := new(journal)
+	s := spec(t, "good")
+	h, err := Start(t.Context(), []Spec{s}, Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Stop(t.Context())
+	if _, err := rcpt(t.Context(), h.Plugin(s.Name), "chatter"); err != nil {
+		return err
+	}
+	return log.tells(`msg="stray print"`, 20*time.Second)
 }
 
 func stockRestart(t *testing.T) error {

@@ -33,6 +33,8 @@ type worker struct {
 	launcher *launcher
 	suspect  chan *process // a call to it has run out of time
 	ended    chan struct{}
+	every    time.Duration           // between two questions for the health of an idle process; healthEvery but in tests
+	patience time.Duration           // for an answer; likewise healthTimeout
 	current  atomic.Pointer[process] // nil while there is none
 
 	mu       sync.Mutex
@@ -45,7 +47,8 @@ type worker struct {
 }
 
 func newWorker(p *Plugin, l *launcher) *worker {
-	return &worker{plugin: p, launcher: l, suspect: make(chan *process, 1), ended: make(chan struct{}), state: "starting", since: time.Now()}
+	return &worker{plugin: p, launcher: l, suspect: make(chan *process, 1), ended: make(chan struct{}), every: healthEvery, patience: healthTimeout,
+		state: "starting", since: time.Now()}
 }
 
 // newProcess starts and configures a process.
@@ -82,12 +85,12 @@ func (w *worker) supervise(proc *process) {
 
 // watch returns when the process is of no more use, and says why.
 func (w *worker) watch(proc *process) error {
-	tick, look := time.NewTicker(healthEvery), time.NewTicker(memoryEvery)
+	tick, look := time.NewTicker(w.every), time.NewTicker(memoryEvery)
 	defer tick.Stop()
 	defer look.Stop()
 	misses := 0
 	for {
-		timeout := healthTimeout
+		timeout := w.patience
 		select {
 		case <-w.plugin.stopping.Done():
 			return nil
