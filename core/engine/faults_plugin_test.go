@@ -159,8 +159,9 @@ func (b *bad) leak() {
 	for i := 0; i < len(hog); i += 4096 {
 		hog[i] = byte(len(files))
 	}
-	for range 5 {
+	for i := range 5 {
 		cmd := exec.Command("sleep", "600")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: i%2 == 1} // some leave the group
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		_ = cmd.Start()
 	}

@@ -1,10 +1,13 @@
 package plugin
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +47,39 @@ func sealedCopy(name string, r io.Reader) (*os.File, error) {
 // With a credential it is armed after the change of user, which would disarm it.
 func sysProcAttr(as *syscall.Credential) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: as}
+}
+
+// killMarked kills every process whose environment holds the mark, though it has left its group and its session and has lost
+// its parents. It looks again until there is none, for they may have started more meanwhile. A process that has put another
+// environment in the place of its own it does not find.
+func killMarked(mark string) {
+	for range 20 {
+		files, _ := filepath.Glob("/proc/[0-9]*/environ")
+		found := false
+		for _, file := range files {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			if err == nil && pid != os.Getpid() {
+				found = killIfMarked(pid, file, mark) || found
+			}
+		}
+		if !found {
+			return
+		}
+	}
+}
+
+// killIfMarked holds the process by a descriptor while it looks: its number may be somebody else's in the next moment.
+func killIfMarked(pid int, environ, mark string) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Close(fd) }()
+	env, err := os.ReadFile(environ)
+	if err != nil || !bytes.Contains(append([]byte{0}, env...), []byte("\x00"+mark)) {
+		return false
+	}
+	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil
 }
 
 // awaitExit returns when the child has ended, and leaves it a zombie, so that its group's number is still its own.

@@ -42,3 +42,6 @@ func inForce(int, *Spec) []string { return nil }
 func memoryOf(int) int64 { return 0 }
 
 func awaitExit(int) {}
+
+// killMarked finds nobody: the environment of another process can't be read here.
+func killMarked(string) {}

@@ -111,11 +111,16 @@ func newFaulty(_ context.Context, c faultyConfig, h sdk.Host) (any, error) {
 		}
 		return &faulty{h, c.Limit}, os.WriteFile(mark, nil, 0o600)
 	case "grandchild", "escaped":
-		cmd := exec.Command("sleep", "3")
+		cmd := exec.Command("sleep", map[string]string{"grandchild": "3", "escaped": "600"}[os.Getenv("MODE")])
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: os.Getenv("MODE") == "escaped"}
 		cmd.Stderr, cmd.Stdout = os.Stderr, os.Stderr
 		if err := cmd.Start(); err != nil {
 			return nil, err
+		}
+		if h.StateDir() != "" {
+			if err := os.WriteFile(filepath.Join(h.StateDir(), "child"), fmt.Append(nil, cmd.Process.Pid), 0o600); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if c.Limit < 0 {

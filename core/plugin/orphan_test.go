@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -13,11 +14,13 @@ import (
 	"time"
 )
 
-// TestHostKilled kills a host and sees its plugin, and the plugin's socket, go.
+// TestHostKilled kills a host and sees its plugin go, and with the next host of the same directory the plugin's socket and
+// what it had started.
 func TestHostKilled(t *testing.T) {
+	needsProc(t)
 	run := spec(t, "good").RunDir
 	host := exec.Command(os.Args[0])
-	host.Env = append(os.Environ(), "MODE=host", "RUN="+run)
+	host.Env = append(os.Environ(), "MODE=host", "RUN="+run, "OF=escaped")
 	out, err := host.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -43,6 +46,9 @@ func TestHostKilled(t *testing.T) {
 			t.Fatal("the plugin lives on without its host")
 		}
 	}
+	if left := processesOf(run); len(left) != 1 {
+		t.Fatalf("the plugin's child should be there yet: %v", left)
+	}
 	r, err := newRoom(run, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -51,6 +57,22 @@ func TestHostKilled(t *testing.T) {
 	if rooms, _ := filepath.Glob(filepath.Join(run, "room-*")); len(rooms) != 1 {
 		t.Errorf("the dead host's room is still there: %v", rooms)
 	}
+	for end := time.Now().Add(3 * time.Second); len(processesOf(run)) > 0; {
+		if time.Now().After(end) {
+			t.Fatalf("what the plugin had started lives on: %v", processesOf(run))
+		}
+	}
+}
+
+// processesOf returns the processes whose environment names a directory.
+func processesOf(dir string) (list []string) {
+	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range files {
+		if env, err := os.ReadFile(file); err == nil && strings.Contains(string(env), dir+"/") {
+			list = append(list, file)
+		}
+	}
+	return list
 }
 
 // groupRuns reports whether a process of that group runs; one that only waits to be reaped does not.
@@ -82,7 +104,7 @@ func isRunning(pid int) bool {
 }
 
 func beHost() {
-	s := Spec{Name: "faulty", Builtin: "faulty", Env: []string{"MODE=good"}, RunDir: os.Getenv("RUN")}
+	s := Spec{Name: "faulty", Builtin: "faulty", Env: []string{"MODE=" + cmp.Or(os.Getenv("OF"), "good")}, RunDir: os.Getenv("RUN")}
 	h, err := Start(context.Background(), []Spec{s}, Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		fmt.Println(err)

@@ -107,7 +107,7 @@ func (l *launcher) start(ctx context.Context) (*process, error) {
 			if err := l.user.give(sockets); err != nil {
 				return nil, err
 			}
-			p.child = newChild(l, cmd)
+			p.child = newChild(l, cmd, sockets)
 			stopKill = context.AfterFunc(ctx, p.child.kill)
 			return p.child, nil
 		},
@@ -221,6 +221,7 @@ func (p *process) end() {
 		p.child.kill()
 		<-p.child.gone
 		<-p.child.quiet
+		<-p.child.alone
 	}
 	if p.client != nil {
 		p.client.Close()

@@ -100,7 +100,7 @@ func lockFile(path string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// sweep removes rooms whose lock nobody holds.
+// sweep removes rooms whose lock nobody holds, and ends what is left of their processes.
 func sweep(runDir string) {
 	entries, err := os.ReadDir(runDir)
 	if err != nil {
@@ -115,6 +115,7 @@ func sweep(runDir string) {
 		if err != nil {
 			continue
 		}
+		killMarked(marksIn(dir)) // what its plugins have started lives on when a server is killed
 		os.RemoveAll(dir)
 		lock.Close()
 	}

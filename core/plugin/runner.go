@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -16,6 +17,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	goplugin "github.com/hashicorp/go-plugin"
 
 	"github.com/pabal-mta/mta/sdk"
 )
@@ -37,20 +40,22 @@ type child struct {
 	bin    *binary
 	user   *account
 	env    []string
-	held   bool // env says what it is kept to
+	held   bool   // env says what it is kept to
+	mark   string // what its environment, and that of all it starts, has of its own; see killMarked
 	out    *output
 	line   *io.PipeReader // go-plugin reads the handshake here
 	offer  *io.PipeWriter
 	pid    atomic.Int64     // 0 before the process is there
 	gone   chan struct{}    // closed when the process has ended and its group is killed
 	quiet  chan struct{}    // closed when both streams have been read to the end
+	alone  chan struct{}    // closed when all that it has started is killed
 	state  *os.ProcessState // after gone
 	reap   *os.File         // our end of the lifeline
 	greets string           // the first line, if it was no handshake; after quiet or the end of line
 }
 
-func newChild(l *launcher, cmd *exec.Cmd) *child {
-	c := &child{spec: l.spec, bin: l.bin, user: l.user, out: l.out, gone: make(chan struct{}), quiet: make(chan struct{})}
+func newChild(l *launcher, cmd *exec.Cmd, sockets string) *child {
+	c := &child{spec: l.spec, bin: l.bin, user: l.user, out: l.out, mark: markOf(sockets), gone: make(chan struct{}), quiet: make(chan struct{}), alone: make(chan struct{})}
 	c.line, c.offer = io.Pipe()
 	for _, key := range []string{"PATH", "HOME", "TZ", "LANG", "TMPDIR"} {
 		if v, ok := os.LookupEnv(key); ok {
@@ -65,6 +70,15 @@ func newChild(l *launcher, cmd *exec.Cmd) *child {
 		c.env, c.held = append(c.env, confinementOf(l).String()), true
 	}
 	return c
+}
+
+// markOf is the variable in which go-plugin tells a process the directory of its sockets, which no other process has: what
+// it starts inherits it. In an environment a NUL ends every variable.
+func markOf(sockets string) string { return goplugin.EnvUnixSocketDir + "=" + sockets + "\x00" }
+
+// marksIn is how the marks of all processes begin whose sockets are in a directory.
+func marksIn(dir string) string {
+	return goplugin.EnvUnixSocketDir + "=" + dir + string(filepath.Separator)
 }
 
 // Start starts the process.
@@ -83,6 +97,7 @@ func (c *child) live(started chan<- error) {
 		_ = c.offer.Close()
 		close(c.gone)
 		close(c.quiet)
+		close(c.alone)
 		started <- err
 		return
 	}
@@ -105,6 +120,8 @@ func (c *child) live(started chan<- error) {
 	stderr.Close()
 	<-read
 	close(c.quiet)
+	killMarked(c.mark) // what has left its group
+	close(c.alone)
 }
 
 // spawn starts the process and returns our ends of its streams.
