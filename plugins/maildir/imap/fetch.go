@@ -3,6 +3,7 @@ package imap
 import (
 	"bytes"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,10 @@ import (
 // maxSections bounds what one FETCH asks of each message, so that a line of a command can't ask for a message ten thousand
 // times.
 const maxSections = 64
+
+// maxUnsent bounds what one FETCH decodes of a message without sending it, as a multiple of the message: to count it, and to
+// get to where a partial section begins. What is sent is bounded by whoever has to take it.
+const maxUnsent = 8
 
 // fetch is a FETCH that runs.
 type fetch struct {
@@ -77,8 +82,17 @@ type content struct {
 	about  *imap.Envelope
 	all    []byte
 	header []byte
-	binary [][]byte
+	binary []binary
 	sizes  []uint32
+	counts map[*box.Part]int64 // decoded parts
+	unsent int64               // bytes decoded, or to be decoded, that are not sent
+}
+
+// binary is a section that is written without its transfer encoding. It is decoded while it is written, and never held.
+type binary struct {
+	part         *box.Part // nil: all of plain
+	plain        []byte
+	offset, size int64
 }
 
 // message answers for one message. Broken says that the connection can't be used any more.
@@ -165,20 +179,86 @@ func (f *fetch) measure(msg *box.Message, c *content) (err error) {
 		}
 	}
 	for _, b := range f.options.BinarySection {
-		data, err := decoded(c.whole, c.all, b.Part)
+		section, err := c.section(b.Part, b.Partial)
 		if err != nil {
 			return err
 		}
-		c.binary = append(c.binary, cut(data, b.Partial))
+		c.binary = append(c.binary, section)
 	}
 	for _, b := range f.options.BinarySectionSize {
-		data, err := decoded(c.whole, c.all, b.Part)
+		section, err := c.section(b.Part, nil)
 		if err != nil {
 			return err
 		}
-		c.sizes = append(c.sizes, uint32(len(data)))
+		c.sizes = append(c.sizes, uint32(section.size))
 	}
 	return nil
+}
+
+// section finds what BINARY asks for (RFC 3516). One that is not there is empty.
+func (c *content) section(path []int, partial *imap.SectionPartial) (binary, error) {
+	if len(path) == 0 {
+		plain := cut(c.all, partial)
+		return binary{plain: plain, size: int64(len(plain))}, nil
+	}
+	p := c.whole.Find(path)
+	if p == nil {
+		return binary{}, nil
+	}
+	switch encoding(p) {
+	case "7bit", "8bit", "binary":
+		plain := cut(p.Body, partial)
+		return binary{plain: plain, size: int64(len(plain))}, nil
+	case "base64", "quoted-printable":
+	default:
+		return binary{}, no(imap.ResponseCodeUnknownCTE, "The part can't be decoded")
+	}
+	size, err := c.count(p)
+	if err != nil {
+		return binary{}, err
+	}
+	from, to := bounds(size, partial)
+	return binary{part: p, offset: from, size: to - from}, c.spend(from)
+}
+
+// count returns how long a part is without its transfer encoding. Each part is counted once.
+func (c *content) count(p *box.Part) (int64, error) {
+	if n, known := c.counts[p]; known {
+		return n, nil
+	}
+	if err := c.spend(int64(len(p.Body))); err != nil {
+		return 0, err
+	}
+	n, err := io.Copy(io.Discard, decoder(p))
+	if err != nil {
+		return 0, no(imap.ResponseCodeUnknownCTE, "The part can't be decoded")
+	}
+	if c.counts == nil {
+		c.counts = make(map[*box.Part]int64)
+	}
+	c.counts[p] = n
+	return n, nil
+}
+
+// spend takes n bytes of what may be decoded without being sent.
+func (c *content) spend(n int64) error {
+	if c.unsent += n; c.unsent > maxUnsent*int64(len(c.all)) {
+		return no(imap.ResponseCodeLimit, "Too much to decode in one FETCH, ask for fewer sections")
+	}
+	return nil
+}
+
+// writeTo writes all of the section.
+func (b binary) writeTo(w io.WriteCloser) error {
+	if b.part == nil {
+		return writeLiteral(w, b.plain)
+	}
+	r := decoder(b.part)
+	_, err := io.CopyN(io.Discard, r, b.offset)
+	if err == nil {
+		_, err = io.CopyN(w, r, b.size)
+	}
+	return errors.Join(err, w.Close())
 }
 
 func (f *fetch) write(seq uint32, msg *box.Message, c *content, flags bool) error {
@@ -209,8 +289,8 @@ func (f *fetch) write(seq uint32, msg *box.Message, c *content, flags bool) erro
 		}
 	}
 	for i, b := range o.BinarySection {
-		lit := w.WriteBinarySection(b, int64(len(c.binary[i])))
-		if err := writeLiteral(lit, c.binary[i]); err != nil {
+		lit := w.WriteBinarySection(b, c.binary[i].size)
+		if err := c.binary[i].writeTo(lit); err != nil {
 			return errors.Join(err, w.Close())
 		}
 	}
@@ -220,24 +300,26 @@ func (f *fetch) write(seq uint32, msg *box.Message, c *content, flags bool) erro
 	return w.Close()
 }
 
-func writeLiteral(w interface {
-	Write([]byte) (int, error)
-	Close() error
-}, data []byte) error {
+func writeLiteral(w io.WriteCloser, data []byte) error {
 	_, err := w.Write(data)
 	return errors.Join(err, w.Close())
 }
 
 // cut returns the part of a section that is asked for.
 func cut(b []byte, p *imap.SectionPartial) []byte {
-	if p == nil {
-		return b
+	from, to := bounds(int64(len(b)), p)
+	return b[from:to]
+}
+
+// bounds returns where the part of a section of n bytes that is asked for begins and ends.
+func bounds(n int64, p *imap.SectionPartial) (from, to int64) {
+	switch {
+	case p == nil:
+		return 0, n
+	case p.Offset < 0 || p.Size < 0 || p.Offset >= n:
+		return 0, 0
 	}
-	if p.Offset < 0 || p.Size < 0 || p.Offset >= int64(len(b)) {
-		return nil
-	}
-	b = b[p.Offset:]
-	return b[:min(p.Size, int64(len(b)))]
+	return p.Offset, p.Offset + min(p.Size, n-p.Offset)
 }
 
 // section returns a section of a message (RFC 9051, 6.4.5.1). One that is not there is empty.

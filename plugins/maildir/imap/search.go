@@ -296,8 +296,7 @@ func gather(b *strings.Builder, p *box.Part) {
 	if p.Type != "text" || len(p.Parts) > 0 {
 		return
 	}
-	raw, _ := decode(p) // what could be decoded is searched
-	raw = raw[:min(len(raw), maxText)]
+	raw, _ := io.ReadAll(io.LimitReader(decoder(p), maxText)) // what could be decoded is searched
 	if r, err := charset.Reader(p.Param("charset"), bytes.NewReader(raw)); err == nil {
 		if text, err := io.ReadAll(io.LimitReader(r, maxText)); err == nil {
 			raw = text

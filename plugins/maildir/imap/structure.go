@@ -200,45 +200,33 @@ func rough(s string) (imap.Address, bool) {
 
 func wordDecoder() *mime.WordDecoder { return &mime.WordDecoder{CharsetReader: charset.Reader} }
 
-// decoded returns a part without its transfer encoding (RFC 3516).
-func decoded(whole *box.Part, all []byte, path []int) ([]byte, error) {
-	if len(path) == 0 {
-		return all, nil
-	}
-	p := whole.Find(path)
-	if p == nil {
-		return nil, nil
-	}
-	switch encoding(p) {
-	case "7bit", "8bit", "binary":
-		return p.Body, nil
-	case "base64", "quoted-printable":
-		b, err := decode(p)
-		if err == nil {
-			return b, nil
-		}
-	}
-	return nil, no(imap.ResponseCodeUnknownCTE, "The part can't be decoded")
-}
-
-// decode undoes base64 and quoted-printable. What came before an error is returned with it.
-func decode(p *box.Part) ([]byte, error) {
+// decoder reads a part without its transfer encoding; what has none is read as it is.
+func decoder(p *box.Part) io.Reader {
 	switch encoding(p) {
 	case "base64":
-		return io.ReadAll(base64.NewDecoder(base64.StdEncoding, bytes.NewReader(base64Only(p.Body))))
+		return base64.NewDecoder(base64.StdEncoding, &base64Only{p.Body})
 	case "quoted-printable":
-		return io.ReadAll(quotedprintable.NewReader(bytes.NewReader(p.Body)))
+		return quotedprintable.NewReader(bytes.NewReader(p.Body))
 	}
-	return p.Body, nil
+	return bytes.NewReader(p.Body)
 }
 
-// base64Only leaves out what is not base64 (RFC 2045, 6.8).
-func base64Only(b []byte) []byte {
-	return bytes.Map(func(r rune) rune {
-		switch {
-		case r >= 'A' && r <= 'Z', r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '+', r == '/', r == '=':
-			return r
+// base64Only reads bytes, and leaves out what is not base64 (RFC 2045, 6.8).
+type base64Only struct{ rest []byte }
+
+// Read reads.
+func (b *base64Only) Read(to []byte) (n int, err error) {
+	read := 0
+	for read < len(b.rest) && n < len(to) {
+		c := b.rest[read]
+		read++
+		if c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '+' || c == '/' || c == '=' {
+			to[n] = c
+			n++
 		}
-		return -1
-	}, b)
+	}
+	if b.rest = b.rest[read:]; n == 0 && len(to) > 0 {
+		return 0, io.EOF
+	}
+	return n, nil
 }
