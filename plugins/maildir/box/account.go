@@ -128,6 +128,7 @@ func (s *Store) Delivered(key string) {
 	a.mu.Unlock()
 	if m != nil {
 		m.mu.Lock()
+		m.told = true
 		m.notify()
 		m.mu.Unlock()
 	}

@@ -66,6 +66,7 @@ type Mailbox struct {
 	stamps   [2]time.Time // of new and cur, when they were read
 	read     time.Time    // when that began
 	took     time.Duration
+	told     bool          // that there is new mail: the next look is not put off
 	changed  chan struct{} // closed at the next change
 	warned   map[string]string
 }
@@ -83,7 +84,7 @@ const coarse = 50 * time.Millisecond
 const cheap = 20 * time.Millisecond
 
 // Sync looks for what others have changed. Unless it must, it does nothing while nothing has changed, and it spends at
-// most a fifth of the time on reading a large folder that changes all the time.
+// most a fifth of the time on reading a large folder that changes all the time. What Delivered tells of is looked for at once.
 func (m *Mailbox) Sync(must bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -103,7 +104,7 @@ func (m *Mailbox) sync(must bool) error {
 		return err
 	}
 	settled := m.read.Sub(stamps[0]) > coarse && m.read.Sub(stamps[1]) > coarse
-	if m.loaded && stamps == m.stamps && settled || !must && m.loaded && m.took > cheap && time.Since(m.read) < 5*m.took {
+	if m.loaded && stamps == m.stamps && settled || !must && !m.told && m.loaded && m.took > cheap && time.Since(m.read) < 5*m.took {
 		return nil
 	}
 	start := time.Now()
@@ -115,7 +116,7 @@ func (m *Mailbox) sync(must bool) error {
 	if err != nil {
 		return err
 	}
-	m.stamps, m.read, m.took, m.loaded = stamps, start, time.Since(start), true
+	m.stamps, m.read, m.took, m.loaded, m.told = stamps, start, time.Since(start), true, false
 	return nil
 }
 
@@ -185,12 +186,15 @@ func (m *Mailbox) scanLocked() error {
 		missing = append(missing, &Message{UID: uid, name: name})
 	}
 	clear(m.uids.known)
-	m.warn("what is gone can't be written down", m.bury(missing))
+	m.warn(cantBury, m.bury(missing))
 	if m.mod != before {
 		m.notify()
 	}
 	return nil
 }
+
+// cantBury is a trouble for warn.
+const cantBury = "what is gone can't be written down"
 
 // warn logs a trouble that the folder can be used in spite of, once until it is another.
 func (m *Mailbox) warn(what string, err error) {

@@ -400,21 +400,26 @@ func (m *Mailbox) Remove(msgs []*Message) error {
 			first = err
 		}
 	}
-	if err := m.forget(gone); err != nil && first == nil {
-		first = err
-	}
+	m.forget(gone)
 	return first
 }
 
-// forget takes out messages whose files we have removed, and writes that down.
-func (m *Mailbox) forget(gone []*Message) error {
+// forget takes out messages whose files we have removed, and writes that down. Where it can't be written, as on a full disk,
+// they are gone all the same: the line that gave a UID is on the disk and keeps it from being used again, and the next look
+// finds that its file is missing.
+func (m *Mailbox) forget(gone []*Message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	gone = slices.DeleteFunc(gone, func(msg *Message) bool { return msg.gone })
 	if len(gone) == 0 {
-		return nil
+		return
 	}
 	defer m.notify()
+	m.warn(cantBury, m.buryLocked(gone))
+}
+
+// buryLocked is bury under the lock of the UIDs.
+func (m *Mailbox) buryLocked(gone []*Message) error {
 	unlock, err := m.lock()
 	if err != nil {
 		m.remove(gone)

@@ -44,7 +44,7 @@ func pictured(r *rig, n int) (content []byte, send func(command string), read fu
 // TestBinarySectionsAreNotHeld: sixty-four times a large part is sixty-four times as much to send, and not to hold.
 func TestBinarySectionsAreNotHeld(t *testing.T) {
 	r := newRig(t, nil)
-	content, send, read, body := pictured(r, 2<<20)
+	content, send, read, body := pictured(r, 512<<10)
 	want := sha256.Sum256(content)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -66,8 +66,8 @@ func TestBinarySectionsAreNotHeld(t *testing.T) {
 		t.Error(line)
 	}
 	runtime.ReadMemStats(&after)
-	if n := after.TotalAlloc - before.TotalAlloc; n > 48<<20 {
-		t.Errorf("%d MiB were allocated for %d sections of 2 MiB", n>>20, sections)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 16<<20 {
+		t.Errorf("%d MiB were allocated for %d sections of 512 KiB", n>>20, sections)
 	}
 }
 

@@ -40,34 +40,22 @@ type rig struct {
 	addr   string
 	store  *box.Store
 	server *Server
+	look   time.Duration // of the next server; 0: as ever
 }
 
 func newRig(t testing.TB, change func(*gate.Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: scratch(t)}
+	r := &rig{t: t, dir: t.TempDir()}
 	r.start(change)
 	return r
 }
 
-// scratch makes a folder that is removed as soon as the sessions of clients that went away have ended, which nobody waits for.
-func scratch(t testing.TB) string {
-	dir, err := os.MkdirTemp("", "imap")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		for range 100 {
-			if err = os.RemoveAll(dir); err == nil {
-				return
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-		t.Error(err)
-	})
-	return dir
+func (r *rig) start(change func(*gate.Config)) {
+	r.t.Helper()
+	r.serve(fakeAuth{}, change)
 }
 
-func (r *rig) start(change func(*gate.Config)) {
+func (r *rig) serve(auth gate.Authenticator, change func(*gate.Config)) {
 	r.t.Helper()
 	cfg := gate.Config{Address: []string{"127.0.0.1:0"}, InsecureAuth: true, Connections: 100, ConnectionsPerIP: 50, ConnectionsPerLogin: 20}
 	if change != nil {
@@ -89,7 +77,11 @@ func (r *rig) start(change func(*gate.Config)) {
 		root, err := os.OpenRoot(dir)
 		return account, root, err
 	}, log)
-	r.server = Serve(g, gate.NewGuard(fakeAuth{}), r.store, log)
+	r.server = newServer(g, gate.NewGuard(auth), r.store, log)
+	if r.look != 0 {
+		r.server.look = r.look
+	}
+	r.server.serveAll()
 	r.t.Cleanup(r.server.Close)
 }
 

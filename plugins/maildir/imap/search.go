@@ -44,9 +44,12 @@ func (s *session) Search(kind imapserver.NumKind, c *imap.SearchCriteria, option
 	if keys(c) > maxKeys {
 		return nil, no(imap.ResponseCodeLimit, "Too many search keys")
 	}
-	q := search{session: s, deadline: time.Now().Add(searchTime)}
+	q := search{session: s, deadline: time.Now().Add(s.server.search)}
 	var found []uint32
 	for seq := uint32(1); seq <= s.view.Len(); seq++ {
+		if s.server.ctx.Err() != nil {
+			return nil, no(imap.ResponseCodeUnavailable, "The server is going down")
+		}
 		if time.Now().After(q.deadline) {
 			return nil, no(imap.ResponseCodeLimit, "The search takes too long")
 		}

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
@@ -37,11 +38,23 @@ type Server struct {
 	ctx    context.Context // until Close
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
+
+	look, search time.Duration // lookEvery and searchTime
+
+	mu       sync.Mutex
+	closed   bool
+	sessions sync.WaitGroup // those that enter has let in
 }
 
 // Serve begins to serve what the gate accepts; Close ends it.
 func Serve(g *gate.Gate, guard *gate.Guard, store *box.Store, log *slog.Logger) *Server {
-	s := &Server{gate: g, guard: guard, store: store, log: log}
+	s := newServer(g, guard, store, log)
+	s.serveAll()
+	return s
+}
+
+func newServer(g *gate.Gate, guard *gate.Guard, store *box.Store, log *slog.Logger) *Server {
+	s := &Server{gate: g, guard: guard, store: store, log: log, look: lookEvery, search: searchTime}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.imap = imapserver.New(&imapserver.Options{
 		NewSession: s.newSession,
@@ -54,10 +67,13 @@ func Serve(g *gate.Gate, guard *gate.Guard, store *box.Store, log *slog.Logger) 
 		TLSConfig:    g.TLS(),
 		InsecureAuth: g.InsecureAuth(),
 	})
-	for _, l := range g.Listeners() {
+	return s
+}
+
+func (s *Server) serveAll() {
+	for _, l := range s.gate.Listeners() {
 		s.wait.Go(func() { s.serve(l) })
 	}
-	return s
 }
 
 func (s *Server) serve(l net.Listener) {
@@ -74,12 +90,26 @@ func (s *Server) Addresses() (all []string) {
 	return all
 }
 
-// Close ends all sessions.
+// enter lets a session begin unless the server ends.
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.sessions.Add(1)
+	}
+	return !s.closed
+}
+
+// Close ends all sessions, and returns when the commands that ran in them have ended.
 func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.cancel()
 	s.gate.Close()
 	_ = s.imap.Close() // the listeners are closed already, and that is all that it can tell
 	s.wait.Wait()
+	s.sessions.Wait()
 }
 
 // logger takes what the library has to say: a client's mistakes are no business of the operator's.

@@ -3,6 +3,7 @@ package imap
 import (
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,11 +38,15 @@ func (s *Server) newSession(c *imapserver.Conn) (imapserver.Session, *imapserver
 	if under == nil {
 		return nil, nil, errors.New("a connection that did not come through the gate")
 	}
+	if !s.enter() {
+		return nil, nil, net.ErrClosed
+	}
 	return &session{server: s, conn: c, under: under}, nil, nil
 }
 
-// Close ends the session.
+// Close ends the session. The library calls it once.
 func (s *session) Close() error {
+	defer s.server.sessions.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unselect()
@@ -74,7 +79,7 @@ func (s *session) answer(doing string, err error) error {
 		return no("EXPUNGEISSUED", "Some messages have been removed")
 	case errors.Is(err, box.ErrQuota):
 		return no(imap.ResponseCodeOverQuota, "The mailbox is full; remove something first")
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return no(imap.ResponseCodeOverQuota, "The mail store is full")
 	}
 	s.server.log.Warn("a mailbox can't be used", "doing", doing, "error", err)
@@ -210,7 +215,7 @@ const lookEvery = 500 * time.Millisecond
 
 // Idle tells what changes until stop is closed.
 func (s *session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(s.server.look)
 	defer tick.Stop()
 	for {
 		changed, err := s.look(w)
