@@ -35,6 +35,7 @@ type record struct {
 	kept  map[place]bool   // answered that it is there
 	gone  map[place]bool   // answered that it is no longer there
 	limbo map[place]bool   // to be removed, and not answered
+	ended map[string]bool  // answered that it is removed, for good
 	moved map[string]bool  // asked to be moved: it is in one of the folders, or in both
 	n     int
 }
@@ -146,6 +147,9 @@ func (rec *record) turn(c *imapclient.Client, validity uint32, chance *rand.Rand
 			return err
 		}
 		rec.note(rec.gone, here, content)
+		rec.mu.Lock()
+		rec.ended[content] = true
+		rec.mu.Unlock()
 	}
 	return nil
 }
@@ -214,7 +218,7 @@ func TestKill(t *testing.T) {
 	t.Logf("MTA_KILL_TRIALS=%d MTA_KILL_SEED=%d", trials, seed)
 	chance := rand.New(rand.NewPCG(uint64(seed), 0))
 	dir := t.TempDir()
-	rec := &record{is: map[place]string{}, kept: map[place]bool{}, gone: map[place]bool{}, limbo: map[place]bool{}, moved: map[string]bool{}}
+	rec := &record{is: map[place]string{}, kept: map[place]bool{}, gone: map[place]bool{}, limbo: map[place]bool{}, moved: map[string]bool{}, ended: map[string]bool{}}
 	for range trials {
 		addr, kill := serveKillable(t, dir)
 		var wg sync.WaitGroup
@@ -231,6 +235,11 @@ func TestKill(t *testing.T) {
 		c := r.login("ann", nil)
 		for _, folder := range []string{"INBOX", "Archive"} {
 			rec.judge(t, c, folder, found)
+		}
+		for content := range rec.ended {
+			if found[content] {
+				t.Errorf("%q was removed, and has come back", content)
+			}
 		}
 		for content := range rec.moved {
 			if !found[content] {

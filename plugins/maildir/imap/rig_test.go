@@ -41,6 +41,7 @@ type rig struct {
 	store  *box.Store
 	server *Server
 	look   time.Duration // of the next server; 0: as ever
+	search time.Duration // the same
 }
 
 func newRig(t testing.TB, change func(*gate.Config)) *rig {
@@ -80,6 +81,9 @@ func (r *rig) serve(auth gate.Authenticator, change func(*gate.Config)) {
 	r.server = newServer(g, gate.NewGuard(auth), r.store, log)
 	if r.look != 0 {
 		r.server.look = r.look
+	}
+	if r.search != 0 {
+		r.server.search = r.search
 	}
 	r.server.serveAll()
 	r.t.Cleanup(r.server.Close)

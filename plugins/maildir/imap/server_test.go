@@ -3,6 +3,8 @@ package imap
 import (
 	"context"
 	"fmt"
+	"io"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -58,5 +60,36 @@ func TestIdleIsToldAtOnce(t *testing.T) {
 		if took := time.Since(start); took > time.Second {
 			t.Errorf("it was told after %v", took)
 		}
+	}
+}
+
+// TestSearchTime: a SEARCH that takes too long is refused, and the session goes on.
+func TestSearchTime(t *testing.T) {
+	r := &rig{t: t, dir: t.TempDir(), search: -time.Second}
+	r.start(nil)
+	r.deliver("ann", "1.a.h", letter)
+	conn, br := raw(t, r.addr)
+	fmt.Fprint(conn, "a LOGIN ann right\r\nb SELECT INBOX\r\nc SEARCH TEXT hello\r\nd NOOP\r\n")
+	for _, want := range []string{"c NO [LIMIT] ", "d OK "} {
+		if got := until(br, want[:2]); !strings.HasPrefix(got, want) {
+			t.Errorf("%q, want %s", got, want)
+		}
+	}
+}
+
+// TestAppendLiteral8: a message may come as a literal with binary content (RFC 3516), and is kept as it came.
+func TestAppendLiteral8(t *testing.T) {
+	r := newRig(t, nil)
+	conn, br := raw(t, r.addr)
+	const content = "Content-Transfer-Encoding: binary\r\n\r\n\x00\xff\n\r\x00"
+	fmt.Fprintf(conn, "a LOGIN ann right\r\nb APPEND INBOX ~{%d+}\r\n%s\r\nc SELECT INBOX\r\nd FETCH 1 BODY.PEEK[]\r\n", len(content), content)
+	if got := until(br, "b "); !strings.HasPrefix(got, "b OK [APPENDUID ") {
+		t.Fatal(got)
+	}
+	want := fmt.Sprintf("* 1 FETCH (BODY[] {%d}\r\n%s)\r\n", len(content), content)
+	until(br, "c ")
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(br, got); err != nil || string(got) != want {
+		t.Errorf("%q, want %q, %v", got, want, err)
 	}
 }
