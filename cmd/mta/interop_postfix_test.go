@@ -61,6 +61,7 @@ verify     unix  - - n - 1 verify
 proxymap   unix  - - n - - proxymap
 smtp       unix  - - n - - smtp
 relay      unix  - - n - - smtp
+lmtp       unix  - - n - - lmtp
 showq      unix  n - n - - showq
 error      unix  - - n - - error
 retry      unix  - - n - - error
