@@ -102,12 +102,7 @@ func (m *mailFlags) resolve(cmd *cobra.Command) (*useragent.Account, error) {
 		return nil, usageError{errors.New("whose mail? Give -user, set MTA_MAIL_USER, or write an account file: mta mail -help")}
 	}
 	if in, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(in.Fd())) {
-		a.Ask = func() (string, error) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "password of %s: ", a.User)
-			p, err := term.ReadPassword(int(in.Fd()))
-			fmt.Fprintln(cmd.ErrOrStderr())
-			return string(p), err
-		}
+		a.Ask = func() (string, error) { return askSecret(cmd, in, "password of "+useragent.SafeLine(a.User)+": ") }
 	}
 	return &a, nil
 }

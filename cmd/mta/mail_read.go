@@ -70,7 +70,7 @@ func (r *reading) show(cmd *cobra.Command, m *useragent.Message) error {
 		}
 		return printRaw(out, []byte(html.Text()))
 	case r.text:
-		fmt.Fprint(out, useragent.SafeText(m.BodyText()))
+		printText(out, m)
 	case r.open || r.browser:
 		return r.page(cmd, m)
 	default:
@@ -85,16 +85,23 @@ func showWhole(out io.Writer, m *useragent.Message) {
 			fmt.Fprintf(out, "%-8s %s\n", name+":", useragent.SafeLine(value))
 		}
 	}
-	text := useragent.SafeText(m.BodyText())
-	fmt.Fprintf(out, "\n%s", text)
-	if !strings.HasSuffix(text, "\n") {
-		fmt.Fprintln(out)
-	}
+	fmt.Fprintln(out)
+	printText(out, m)
 	for i, p := range append(m.Attachments(), m.Pictures()...) {
 		if i == 0 {
 			fmt.Fprintln(out)
 		}
 		fmt.Fprintf(out, "part %s  %s  %s, %s\n", p.Path, useragent.SafeLine(p.SaveName()), useragent.SafeLine(p.Type), admin.Bytes(int64(len(p.Bytes()))))
+	}
+}
+
+// printText shows the text. The end of a part's last line belongs to the boundary that follows (RFC 2046, 5.1.1), so it may
+// be missing.
+func printText(out io.Writer, m *useragent.Message) {
+	text := useragent.SafeText(m.BodyText())
+	fmt.Fprint(out, text)
+	if !strings.HasSuffix(text, "\n") {
+		fmt.Fprintln(out)
 	}
 }
 

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -62,5 +64,57 @@ func TestHarmless(t *testing.T) {
 	err := harmless(fmt.Errorf("%w", unreachable{errors.New("\x1b[2J\u202e\r\nno")}))
 	if got := err.Error(); got != `\x1b[2J\u202e`+"\nno" || exitCode(err) != exitUnreachable || harmless(nil) != nil {
 		t.Errorf("%q, exit code %d", got, exitCode(err))
+	}
+}
+
+// TestWatch: mail that comes while it watches is told of at once, as a line or as JSON, and nothing of what was there.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	s, err := mailtest.Start("ann@example.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	deliver := func(subject string) {
+		if err := s.Deliver("ann@example.test", []byte("From: Bob <bob@example.test>\r\nSubject: "+subject+"\r\n\r\nx\r\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deliver("old")
+	for _, args := range [][]string{{"-count", "1", "-json"}, {"-count", "2"}} {
+		cmd := exec.Command(self, append([]string{"mail", "watch"}, args...)...)
+		cmd.Env = append(os.Environ(), "MTA_TEST_PROGRAM=1", "HOME="+t.TempDir(), "MTA_MAIL_IMAP="+s.IMAP, "MTA_MAIL_USER=ann@example.test", "MTA_PASSWORD="+mailtest.Password)
+		var told strings.Builder
+		cmd.Stdout = &told
+		errs, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+		if line, err := newLines(errs).next(); err != nil || line != "watching INBOX" {
+			t.Errorf("%q, %v", line, err)
+		}
+		deliver("new")
+		if args[1] == "2" {
+			deliver("newer")
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("watch %v: %v", args, err)
+		}
+		late.Stop()
+		want := `"from":"Bob","address":"bob@example.test","to":[],"subject":"new"`
+		if args[1] == "2" {
+			want = " newer "
+		}
+		if got := told.String(); !strings.Contains(got, want) || strings.Contains(got, "old") || fmt.Sprint(strings.Count(got, "\n")) != args[1] {
+			t.Errorf("watch %v tells\n%s", args, got)
+		}
 	}
 }

@@ -214,17 +214,11 @@ func newPassword(cmd *cobra.Command, generate bool) (string, error) {
 }
 
 func askPassword(cmd *cobra.Command, tty *os.File) (string, error) {
-	ask := func(prompt string) (string, error) {
-		fmt.Fprint(cmd.ErrOrStderr(), prompt)
-		p, err := term.ReadPassword(int(tty.Fd()))
-		fmt.Fprintln(cmd.ErrOrStderr())
-		return string(p), err
-	}
-	first, err := ask("password: ")
+	first, err := askSecret(cmd, tty, "password: ")
 	if err != nil {
 		return "", err
 	}
-	second, err := ask("again: ")
+	second, err := askSecret(cmd, tty, "again: ")
 	if err != nil {
 		return "", err
 	}

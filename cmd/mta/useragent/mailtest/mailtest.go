@@ -142,6 +142,22 @@ func (s *mailSession) List(w *imapserver.ListWriter, ref string, patterns []stri
 	return nil
 }
 
+// Idle looks again and again: the memory server tells nothing of what came between the last command and the IDLE.
+func (s *mailSession) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case <-stop:
+			return nil
+		case <-look.C:
+			if err := s.Poll(w, true); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // session is one SMTP conversation.
 type session struct {
 	server   *Server
