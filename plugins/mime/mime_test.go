@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -189,6 +190,9 @@ func golden(t *testing.T, file, got, unchanged string) {
 	}
 }
 
+// beginsWithField is how a file begins that is a message, where its name does not say so.
+var beginsWithField = regexp.MustCompile(`^[!-9;-~]+[ \t]*:`)
+
 // The messages of strangers: whatever is wrong with them, no part of them changes.
 func TestCorpora(t *testing.T) {
 	dir := os.Getenv("MTA_CORPORA")
@@ -201,11 +205,12 @@ func TestCorpora(t *testing.T) {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		if ext := filepath.Ext(path); ext != ".eml" && ext != ".msg" {
+		ext := filepath.Ext(path)
+		if ext != "" && ext != ".eml" && ext != ".msg" {
 			return nil
 		}
 		b, err := os.ReadFile(path)
-		if err != nil {
+		if err != nil || ext == "" && !beginsWithField.Match(b) {
 			return err
 		}
 		t.Run(filepath.Base(path), func(t *testing.T) {
