@@ -20,7 +20,7 @@ func pluginNew() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "new NAME",
 		Short:   "Write a plugin that builds, is tested and runs",
-		Long:    "Write a plugin that builds, is tested and runs, with the configuration of a server to try it in.\nKinds: " + strings.Join(scaffold.Kinds("go"), ", ") + ".",
+		Long:    "Write a plugin that builds, is tested and runs, with the configuration of a server to try it in.\nKinds: " + strings.Join(scaffold.Kinds(), ", ") + ".",
 		Example: "  mta plugin new greylist -kinds rcpt\n  mta plugin new archive -kinds store,directory -dir ~/src/archive",
 		Args:    cobra.ExactArgs(1),
 	}

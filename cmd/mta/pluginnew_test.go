@@ -62,7 +62,7 @@ func TestPluginNew(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, kinds := range map[string]string{
-		"tag": "", "watcher": "observer", "mail-room": "store,directory,connect", "all": strings.Join(scaffold.Kinds("go"), ","),
+		"tag": "", "watcher": "observer", "mail-room": "store,directory,connect", "all": strings.Join(scaffold.Kinds(), ","),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -116,7 +116,7 @@ func TestPluginNewPython(t *testing.T) {
 	t.Parallel()
 	interpreter := needsPython(t)
 	parent := t.TempDir()
-	mta(t, parent, 0, "plugin", "new", "all", "-lang", "python", "-kinds", strings.Join(scaffold.Kinds("python"), ","))
+	mta(t, parent, 0, "plugin", "new", "all", "-lang", "python", "-kinds", strings.Join(scaffold.Kinds(), ","))
 	dir := filepath.Join(parent, "all")
 	offline(t, dir, interpreter, "-B", "-m", "unittest")
 	offline(t, dir, interpreter, "-m", "zipapp", "src", "-p", interpreter, "-o", "all.pyz")
@@ -149,7 +149,6 @@ func TestPluginNewRefuses(t *testing.T) {
 		"../x -lang python":               "small letters",
 		"x -lang cobol":                   "go or python",
 		"x -lang python -kinds imap":      "no kind",
-		"x -lang python -kinds observer":  "no kind \"observer\" in python",
 		"x -lang python -kinds directory": "store,directory",
 	} {
 		_, stderr := mta(t, dir, 1, append([]string{"plugin", "new"}, strings.Fields(words)...)...)

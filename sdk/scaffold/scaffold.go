@@ -24,13 +24,9 @@ import (
 //go:embed templates
 var templates embed.FS
 
-// Kinds are the kinds of plugin that Write writes in a language, as the server names them.
-func Kinds(lang string) []string {
-	list := []string{"authenticator", "store", "directory", "converter", "bounce", "router", "observer", "connect", "helo", "mail", "rcpt", "message"}
-	if lang == "python" { // its SDK has no observers
-		list = slices.DeleteFunc(list, func(k string) bool { return k == "observer" })
-	}
-	return list
+// Kinds are the kinds of plugin that Write writes, as the server names them.
+func Kinds() []string {
+	return []string{"authenticator", "store", "directory", "converter", "bounce", "router", "observer", "connect", "helo", "mail", "rcpt", "message"}
 }
 
 // Plan is what is to be written.
@@ -93,8 +89,8 @@ func (p Plan) check() error {
 		return fmt.Errorf("there is no plugin in %q: go or python", p.Lang)
 	}
 	for _, k := range p.Kinds {
-		if kinds := Kinds(p.Lang); !slices.Contains(kinds, k) {
-			return fmt.Errorf("there is no kind %q in %s; there are %s", k, p.Lang, strings.Join(kinds, ", "))
+		if !slices.Contains(Kinds(), k) {
+			return fmt.Errorf("there is no kind %q; there are %s", k, strings.Join(Kinds(), ", "))
 		}
 	}
 	if slices.Contains(p.Kinds, "directory") && !slices.Contains(p.Kinds, "store") {

@@ -13,7 +13,7 @@ import (
 // TestImports renders sets of kinds and wants each Go file to import what it uses, and no more. That they build and
 // work is proved in cmd/mta.
 func TestImports(t *testing.T) {
-	kinds := Kinds("go")
+	kinds := Kinds()
 	for set := range 1 << len(kinds) {
 		p := Plan{Name: "x", Lang: "go", Version: "v1.0.0"}
 		for i, k := range kinds {
