@@ -32,7 +32,8 @@ The methods, each with a Context that knows the deadline, and what they return:
     observe(ctx, events)               nothing; an exception has the same events told again
     connect, helo, mail(ctx, session)  a verdict: proceed, accept, reject, tempfail, discard, quarantine
     rcpt(ctx, session, recipient)      a verdict
-    message(ctx, session, message, content)   a verdict; class attributes needs_header, needs_body = False ask for less
+    message(ctx, session, message, content)   a verdict; class attributes ask for less: needs_header, needs_body = False,
+                                       needs_fields = ["Subject"] for some fields, needs_prefix = 4096 for the first bytes
 
 The host that a plugin is made with is what the server does for it; help(pabal_mta.host) tells of each:
 

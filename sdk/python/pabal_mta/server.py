@@ -69,7 +69,7 @@ class Content:
         self._data, self._spool, self._lock = message.data, spool, threading.Lock()
 
     def read(self, limit=-1):
-        """The first bytes, or all."""
+        """The first bytes, or all that came: with needs_prefix no more than that, and size tells of the whole."""
         if self._spool is None:
             return self._data if limit < 0 else self._data[:limit]
         with self._lock:
@@ -85,6 +85,23 @@ class _Json(logging.Formatter):
         return json.dumps({"@level": record.levelname.lower(), "@message": words, "@module": record.name})
 
 
+_MAX_PREFIX = 64 << 10
+
+
+def _needs(new):
+    """Says in a Kind how much of a message a plugin wants. What is narrowed is wanted all the same: a server that is older
+    than the narrow wish must not send less."""
+    fields, prefix = getattr(new, "needs_fields", ()), getattr(new, "needs_prefix", 0)
+    if isinstance(fields, str) or not all(isinstance(name, str) and name for name in fields):
+        raise TypeError("needs_fields is a list of names of header fields, such as [\"Subject\"], not %r" % (fields,))
+    if not 0 <= prefix <= _MAX_PREFIX:
+        raise ValueError("needs_prefix is a number of bytes up to %d, not %r; needs_body asks for all" % (_MAX_PREFIX, prefix))
+    return {
+        "header": bool(fields) or getattr(new, "needs_header", True), "header_names": list(fields),
+        "body": prefix > 0 or getattr(new, "needs_body", True), "body_prefix": prefix,
+    }
+
+
 class _Service:
     def __init__(self, plugin):
         self.plugin, self.value, self.host = plugin, None, None
@@ -97,10 +114,7 @@ class _Service:
         out = []
         for kind, method in _METHODS.items():
             if callable(getattr(self.plugin.new if self.value is None else self.value, method, None)):
-                wants = kind == "message"
-                out.append(wire.Kind(
-                    name=kind, header=wants and getattr(self.plugin.new, "needs_header", True),
-                    body=wants and getattr(self.plugin.new, "needs_body", True)))
+                out.append(wire.Kind(name=kind, **(_needs(self.plugin.new) if kind == "message" else {})))
         return out
 
     def describe(self, _request, _context):

@@ -98,6 +98,20 @@ class AnswerTest(unittest.TestCase):
     def ask(self, **call):
         return self.service.answer(mta.Context(0), mta.Request(seq=7, **call))
 
+    def test_needs(self):
+        def kind(**attributes):
+            new = type("Filter", (), {"message": lambda *_: mta.proceed(), **attributes})
+            k = server._Service(mta.Plugin("p", "1", "doc", new)).kinds()[0]
+            return k.header, list(k.header_names), k.body, k.body_prefix
+
+        self.assertEqual(kind(), (True, [], True, 0))
+        self.assertEqual(kind(needs_header=False, needs_body=False), (False, [], False, 0))
+        self.assertEqual(kind(needs_fields=("Subject", "From"), needs_prefix=4096), (True, ["Subject", "From"], True, 4096))
+        self.assertEqual(kind(needs_header=False, needs_body=False, needs_fields=["To"], needs_prefix=1), (True, ["To"], True, 1))
+        for wrong in ({"needs_fields": "Subject"}, {"needs_fields": [""]}, {"needs_prefix": 65537}, {"needs_prefix": -1}):
+            with self.assertRaises((TypeError, ValueError)):
+                kind(**wrong)
+
     def test_kinds(self):
         self.assertEqual([(k.name, k.header, k.body) for k in self.service.kinds()], [("rcpt", False, False), ("message", True, False)])
 
