@@ -61,6 +61,9 @@ func TestConform(t *testing.T) {
 	} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
+			if want != "" && testing.Short() {
+				t.Skip("a mutant, whose processes are slow to start with the race detector; it is tried without -short")
+			}
 			c, err := Conform(t.Context(), spec(t, "rogue:"+mode), Options{}, nil)
 			if err != nil {
 				t.Fatal(err)

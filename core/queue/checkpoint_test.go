@@ -62,7 +62,11 @@ func TestManyTurns(t *testing.T) {
 	const size = 200 << 10
 	live := map[ID]int{}
 	var order []ID
-	for i := range 5 * journal.FileSize / size / 2 {
+	halves := 5
+	if testing.Short() {
+		halves = 3 // one turn; the race detector is slow with so many bytes
+	}
+	for i := range halves * journal.FileSize / size / 2 {
 		rec := add(t, q, message(pattern(i, size), "bob@example.net", "cid@example.org"))
 		live[rec.ID] = i
 		order = append(order, rec.ID)
@@ -113,10 +117,14 @@ func TestManyRemovalsInOneCheckpoint(t *testing.T) {
 	dir := t.TempDir()
 	q := openQueue(t, dir)
 	lists := make([][]ID, 64)
+	each := 300
+	if testing.Short() {
+		each = 60
+	}
 	var all sync.WaitGroup
 	for i := range lists {
 		all.Go(func() {
-			for range 300 {
+			for range each {
 				if rec, err := q.Add(t.Context(), message([]byte("x"), "bob@example.net")); err != nil {
 					t.Error(err)
 				} else {

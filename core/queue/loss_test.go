@@ -295,6 +295,9 @@ func judgeRepair(t *testing.T, s *stored, harmed map[string]storedFile, done str
 func TestRandomDamage(t *testing.T) {
 	t.Parallel()
 	seed, trials := rand.Uint64(), 40
+	if testing.Short() {
+		trials = 8 // a few seconds each with the race detector
+	}
 	if s := os.Getenv(damageSeed); s != "" {
 		seed, _ = strconv.ParseUint(s, 10, 64)
 	}

@@ -169,17 +169,22 @@ func TestMarkLagsAndNeverLies(t *testing.T) {
 	dir := t.TempDir()
 	q := openQueue(t, dir)
 	var marks []storedFile
-	for i := range 4 {
+	const n = 4
+	for i := range n {
 		add(t, q, message(pattern(i, 200), "bob@example.net"))
 		marks = append(marks, readQuiet(t, dir)[markName])
 	}
 	files := readQuiet(t, dir)
 	add(t, q, message(pattern(9, 200), "bob@example.net"))
 	newer := readQuiet(t, dir)[markName]
-	for i, m := range append(marks, storedFile{}) {
+	marks = append(marks, storedFile{})
+	if testing.Short() {
+		marks = marks[n-1:]
+	}
+	for i, m := range marks {
 		files[markName] = m
 		q := openQueue(t, writeStore(t, files))
-		if got := recovered(t, q); len(got) != 4 || q.Stats().Missing != 0 {
+		if got := recovered(t, q); len(got) != n || q.Stats().Missing != 0 {
 			t.Errorf("mark %d: %d messages, %+v", i, len(got), q.Stats())
 		}
 		closeQueue(t, q)

@@ -37,6 +37,9 @@ func mapped(t *testing.T, dir string) (n int64, files int) {
 
 // TestLongQueueIsNotAllInMemory queues more than the memory should hold of it, and reads all of it.
 func TestLongQueueIsNotAllInMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it writes and reads 100 MiB, for what -short is not about")
+	}
 	t.Parallel()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
