@@ -324,10 +324,12 @@ func (ps places) orAt(block any, name string, i int, other string) hcl.Range {
 	return ps.at(block, other)
 }
 
-// checkDestinations warns of limits that are written down and not kept.
+// checkDestinations warns where the limits of destinations are not kept.
 func (d *decoder) checkDestinations() {
-	for _, x := range d.cfg.Queue.Destinations {
-		d.warnAt(d.cfg.places.at(x, ""), "the limits of destination %q are not kept yet: queue.connections goes for its hosts too", x.Name)
+	for _, r := range d.cfg.Routes {
+		if r.Way() == "router" && len(d.cfg.Queue.Destinations) > 0 {
+			d.warnAt(d.cfg.places.at(r, "router"), "the limits of the destinations are not kept where a router chooses the host: all mail of route %q has those of one site (queue.connections)", r.Name)
+		}
 	}
 }
 

@@ -181,12 +181,13 @@ type Queue struct {
 	Destinations []*Destination  `hcl:"destination,block" doc:"limits for hosts that want their own"`
 }
 
-// Destination is the limits of some hosts. Rate is zero where there is none.
+// Destination is the limits of some hosts, which all mail to them shares, whatever its domain. Rate is zero where there is
+// none.
 type Destination struct {
 	Name        string   `hcl:",label"`
 	MX          []string `hcl:"mx" is:"pattern" need:"required" doc:"the hosts: a name, or *.name for all below it"`
-	Connections int      `hcl:"connections" min:"1" computed:"queue.connections" doc:"connections at a time"`
-	Rate        Rate     `hcl:"rate" doc:"messages in a time, such as \"600/1m\""`
+	Connections int      `hcl:"connections" min:"1" computed:"queue.connections" doc:"connections at a time, to all these hosts together"`
+	Rate        Rate     `hcl:"rate" doc:"messages in a time, such as \"600/1m\", evenly spaced"`
 }
 
 // Bounce is who hears of mail that could not be delivered.

@@ -16,7 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -244,16 +243,11 @@ func TestDirectories(t *testing.T) {
 	}
 }
 
-// notYet leaves out the warning that the limits of a destination are not kept yet.
-func notYet(ds Diagnostics) Diagnostics {
-	return slices.DeleteFunc(ds, func(d Diagnostic) bool { return strings.Contains(d.Summary, "are not kept yet") })
-}
-
 func load1(t *testing.T, name string) (*Config, string) {
 	t.Helper()
 	path := placeTestdata(t, name)
 	c, ds := Load(t.Context(), path, testOptions())
-	if len(notYet(ds)) > 0 {
+	if len(ds) > 0 {
 		t.Fatal(printed(t, path, ds))
 	}
 	return c, path
@@ -387,7 +381,7 @@ func TestOffline(t *testing.T) {
 		return nil, errors.New("no")
 	}
 	c, ds := Load(t.Context(), path, o)
-	if c == nil || len(notYet(ds)) > 0 {
+	if c == nil || len(ds) > 0 {
 		t.Fatal(printed(t, path, ds))
 	}
 	show(t, c)

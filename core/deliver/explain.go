@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"github.com/pabal-mta/mta/core/tlspolicy"
@@ -43,6 +44,27 @@ func (d *Deliverer) Explain(ctx context.Context, job *Job) (hops []Hop, failure 
 		hops = append(hops, a.explain(ctx, h))
 	}
 	return hops, nil
+}
+
+// Hosts returns the names of the hosts that mail of a route to a domain goes to, as Attempt finds them; where the domain
+// makes no difference it may be "". Mail that is stored here, or whose hosts a router chooses each time, has none.
+func (d *Deliverer) Hosts(ctx context.Context, route, domain string) ([]string, error) {
+	way, ok := d.o.Ways[route]
+	if !ok || way.Kind == KindStore || way.Kind == KindRouter {
+		return nil, nil
+	}
+	a := &attempt{Deliverer: d, job: &Job{Route: route, Domain: domain}, way: way}
+	_, hosts, failure := a.destination(ctx)
+	if failure != nil {
+		return nil, errors.New(failure.Reply.String())
+	}
+	var names []string
+	for _, h := range hosts {
+		if h.socket == "" {
+			names = append(names, h.name)
+		}
+	}
+	return names, nil
 }
 
 func (a *attempt) explain(ctx context.Context, h host) Hop {

@@ -51,3 +51,27 @@ func TestExplain(t *testing.T) {
 		t.Error("a host was connected to")
 	}
 }
+
+// TestHosts: the hosts by which the schedule knows a destination.
+func TestHosts(t *testing.T) {
+	n := names{mx: map[string][]dns.Host{"there.example": {{Name: "mx.there.example"}, {Name: "mx2.there.example"}}}}
+	for _, row := range []struct {
+		name, want string
+		way        Way
+	}{
+		{"by mx", "[mx.there.example mx2.there.example]", Way{Kind: KindMX}},
+		{"smarthosts", "[smtp.partner.example 2001:db8::1]", Way{Kind: KindSmarthost, Hosts: []string{"smtp.partner.example:587", "[2001:db8::1]:25"}}},
+		{"LMTP at a socket and a host", "[mail.inside.example]", Way{Kind: KindLMTP, Hosts: []string{"unix:/run/lmtp", "mail.inside.example:24"}}},
+		{"a store", "[]", Way{Kind: KindStore}},
+	} {
+		d := deliverer(t, row.way, func(o *Options) { o.DNS = n })
+		j := job("a@there.example")
+		if got, err := d.Hosts(t.Context(), j.Route, "there.example"); err != nil || fmt.Sprint(got) != row.want {
+			t.Errorf("%s: %v, %v; want %s", row.name, got, err, row.want)
+		}
+	}
+	d := deliverer(t, Way{Kind: KindMX}, func(o *Options) { o.DNS = n })
+	if got, err := d.Hosts(t.Context(), job("a@there.example").Route, "nowhere.example"); err == nil && fmt.Sprint(got) != "[nowhere.example]" {
+		t.Errorf("no MX: %v, %v", got, err)
+	}
+}

@@ -28,7 +28,7 @@ func (e *Engine) openSchedule(ctx context.Context, cfg *config.Config) error {
 	policy, limits := scheduleSettings(cfg)
 	e.schedule = schedule.New(schedule.Options{
 		Queue: e.queue, Routes: func() route.Table { return e.current.Load().routes }, Deliver: attempter{e},
-		Retry: policy, Limits: limits, Events: e.events, Hostname: cfg.Hostname, Postmaster: postmaster(cfg), Bounce: e.report,
+		Retry: policy, Limits: limits, Hosts: e.hosts, Events: e.events, Hostname: cfg.Hostname, Postmaster: postmaster(cfg), Bounce: e.report,
 	})
 	e.intake.Lock()
 	defer e.intake.Unlock()
@@ -42,8 +42,20 @@ func (e *Engine) openSchedule(ctx context.Context, cfg *config.Config) error {
 // scheduleSettings is the part of the schedule that a reload may change.
 func scheduleSettings(cfg *config.Config) (retry.Policy, schedule.Limits) {
 	q := cfg.Queue
-	return retry.Policy{Delays: q.Retry, Jitter: q.Jitter, WarnAfter: q.WarnAfter, Expire: q.Expire},
-		schedule.Limits{SiteConnections: q.Connections}
+	limits := schedule.Limits{SiteConnections: q.Connections}
+	for _, d := range q.Destinations {
+		limits.Destinations = append(limits.Destinations, schedule.Destination{
+			Name: d.Name, Hosts: d.MX, Connections: d.Connections, Count: d.Rate.Count, Per: d.Rate.Per,
+		})
+	}
+	return retry.Policy{Delays: q.Retry, Jitter: q.Jitter, WarnAfter: q.WarnAfter, Expire: q.Expire}, limits
+}
+
+// hosts says for the schedule where mail goes, by the routes that are in force.
+func (e *Engine) hosts(ctx context.Context, route, domain string) ([]string, error) {
+	g := e.use()
+	defer g.done()
+	return g.deliverer.Hosts(ctx, route, domain)
 }
 
 // attempter lets each attempt be made by the generation that is current when it begins.

@@ -295,6 +295,11 @@ func (w *world) balanced() {
 	w.t.Helper()
 	w.Schedule.mu.Lock()
 	defer w.Schedule.mu.Unlock()
+	for _, d := range w.destinations {
+		if n := len(d.waiting); len(w.table.byID) == 0 && (d.active != 0 || n != 0) {
+			w.t.Errorf("left over at destination %q: %d workers, %d sites that wait", d.Name, d.active, n)
+		}
+	}
 	if len(w.table.byID) == 0 && w.queue.broken == nil {
 		if w.memory != 0 || w.lag != 0 || w.active != 0 || len(w.leases) != 0 || len(w.ops) != 0 || len(w.sites.byKey) != 0 || len(w.table.heap) != 0 {
 			w.t.Errorf("left over: memory %d, lag %d, active %d, leases %d, ops %d, sites %d, heap %d",

@@ -176,9 +176,11 @@ func (s *Schedule) begin(j *job) {
 	case t.probing || time.Now().Before(t.until):
 		word := t.outcome
 		j.word = &word
+		return
 	default:
 		t.probing, j.probe = true, true
 	}
+	s.spend(j.site.dest)
 }
 
 // run does a job: reads the message if it is not in memory, attempts it, and notes what came of it.

@@ -41,6 +41,8 @@ type Limits struct {
 	SiteConnections int   // attempts at once at one site; default 20
 	Memory          int64 // bytes of new messages kept in memory for their first attempt; default 128 MiB
 	SiteFailures    int   // failed connections in a row after which a site is left alone for a while; default 3
+
+	Destinations []Destination // with limits of their own; a site keeps those of the first that has one of its hosts
 }
 
 const (
@@ -67,11 +69,16 @@ func (l Limits) filled() Limits {
 
 // Options are what a Schedule is made of.
 type Options struct {
-	Queue      Queue
-	Routes     func() route.Table // asked for each message, so that a reload counts at once; must be cheap
-	Deliver    Deliverer
-	Retry      retry.Policy
-	Limits     Limits
+	Queue   Queue
+	Routes  func() route.Table // asked for each message, so that a reload counts at once; must be cheap
+	Deliver Deliverer
+	Retry   retry.Policy
+	Limits  Limits
+
+	// Hosts returns the hosts that mail of a route to a domain goes to, for Limits.Destinations; domain is "" where the
+	// route is one site. Nil: all sites have the same limits.
+	Hosts func(ctx context.Context, route, domain string) ([]string, error)
+
 	Events     *event.Bus
 	Hostname   string       // the reporting MTA of reports
 	Postmaster mail.Address // who reports come from, and who is told when a report itself fails; null: nobody
@@ -96,20 +103,21 @@ type Schedule struct {
 	wake     chan struct{} // tells the timer goroutine that something is due earlier, or that it is over
 	running  sync.WaitGroup
 
-	mu       sync.Mutex
-	table    table
-	sites    sites
-	ops      map[queue.ID]operation // asked of messages that were busy
-	leases   map[queue.ID]*lease    // of several sites, still open
-	idle     []chan *site           // parked workers
-	active   int                    // workers that hold a slot
-	settling int                    // leases that wait for the queue
-	room     sync.Cond              // fewer are settling now
-	memory   int64                  // bytes of content that leases hold
-	lag      int64                  // KiB of new messages whose first attempt has not ended
-	pace     pace
-	started  bool
-	stopping bool
+	mu           sync.Mutex
+	table        table
+	sites        sites
+	ops          map[queue.ID]operation // asked of messages that were busy
+	leases       map[queue.ID]*lease    // of several sites, still open
+	idle         []chan *site           // parked workers
+	destinations []*destination
+	active       int       // workers that hold a slot
+	settling     int       // leases that wait for the queue
+	room         sync.Cond // fewer are settling now
+	memory       int64     // bytes of content that leases hold
+	lag          int64     // KiB of new messages whose first attempt has not ended
+	pace         pace
+	started      bool
+	stopping     bool
 }
 
 // maxSettling bounds the outcomes that wait for the disk: above it workers wait too, and so does what feeds them.
@@ -133,7 +141,11 @@ func New(o Options) *Schedule {
 
 // Configure changes the retry policy and the limits, for what begins from now on.
 func (s *Schedule) Configure(p retry.Policy, l Limits) {
-	s.settings.Store(&settings{retry: p, limits: l.filled()})
+	l = l.filled()
+	s.settings.Store(&settings{retry: p, limits: l})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.redistribute(l.Destinations, l.SiteConnections)
 }
 
 // Start reads the queue and begins to deliver. ctx bounds the reading only; Stop ends the rest.
@@ -248,13 +260,14 @@ func (s *Schedule) ripen() (wait time.Duration, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
+	paced := s.pour(now)
 	for range ripenAtOnce {
 		at, due, ok := s.table.first()
 		if !ok {
-			return longWait, s.stopping
+			return paced, s.stopping
 		}
 		if wait := due.Sub(now); wait > 0 {
-			return min(wait, longWait), s.stopping
+			return min(wait, paced), s.stopping
 		}
 		s.table.unwait(at)
 		if s.table.at(at).state == leased {

@@ -51,6 +51,12 @@ type site struct {
 	hungry    bool  // in the list of sites that wait for a slot
 	nextSite  *site // in that list
 	trouble   *trouble
+
+	dest     *destination // whose limits it keeps; nil: those of every site
+	queued   bool         // in the list of those that wait for that
+	hosts    []string     // that it sends to, as they were last asked for
+	asked    bool         // they were, at least once
+	askAgain time.Time
 }
 
 // trouble is what is known of a site that takes no connections.
@@ -93,7 +99,7 @@ func (ss *sites) get(key siteKey) *site {
 
 // tidy forgets a site that nothing waits for.
 func (ss *sites) tidy(st *site) {
-	if st.entries > 0 || st.leases > 0 || st.active > 0 || st.hungry || ss.byKey[st.key] != st {
+	if st.entries > 0 || st.leases > 0 || st.active > 0 || st.hungry || st.queued || ss.byKey[st.key] != st {
 		return
 	}
 	delete(ss.byKey, st.key)
@@ -199,7 +205,13 @@ func (s *Schedule) ready(at uint32) {
 // spent on waiting for it.
 func (s *Schedule) mayConnect(st *site) int {
 	n := s.settings.Load().limits.SiteConnections
-	if st.trouble != nil {
+	if st.dest != nil {
+		n = st.dest.Connections
+	}
+	switch {
+	case s.undecided(st):
+		return 1 // which finds out
+	case st.trouble != nil:
 		return min(n, 2)
 	}
 	return n
@@ -212,14 +224,20 @@ func (s *Schedule) dispatch(st *site) {
 	}
 	most := s.mayConnect(st)
 	for st.active < most && st.starting < st.readyJobs+st.readyDue {
+		if !st.dest.mayBegin(time.Now()) {
+			s.queueUp(st)
+			return
+		}
 		if s.active >= s.settings.Load().limits.Connections {
 			s.sites.starve(st)
 			return
 		}
-		st.active++
+		s.hire(st)
 		st.starting++
-		s.active++
 		s.employ(st)
+		if st.dest != nil && st.dest.Count > 0 {
+			return // there is room for another when this one has begun
+		}
 	}
 }
 
@@ -285,12 +303,16 @@ func (s *Schedule) next(at **site, fresh bool) *job {
 	for s.settling >= maxSettling && !s.stopping {
 		s.room.Wait()
 	}
-	if !fresh && s.sites.hungry.first != nil {
+	if !fresh && (s.sites.hungry.first != nil || st.dest.crowded()) {
 		st = s.handOver(st)
 	}
 	for st != nil {
-		if s.stopping || !st.hasWork() || st.active > s.mayConnect(st) {
+		if s.stopping || !st.hasWork() || st.active > s.mayConnect(st) || st.dest.exceeded(time.Now()) {
 			st = s.handOver(st)
+			continue
+		}
+		if s.outdated(st) {
+			s.ask(st)
 			continue
 		}
 		*at = st
@@ -304,24 +326,35 @@ func (s *Schedule) next(at **site, fresh bool) *job {
 // handOver moves a worker's slot to the site that has waited longest for one, so that no site keeps the slots that
 // another needs: the one left goes to the end of the list. It returns nil when no site waits. s.mu is held.
 func (s *Schedule) handOver(from *site) *site {
-	from.active--
-	s.active--
+	s.dismiss(from)
 	if s.stopping {
 		s.sites.tidy(from)
 		return nil
 	}
-	if from.hasWork() && from.active < s.mayConnect(from) {
-		s.sites.starve(from)
-	} else {
+	d := from.dest
+	if d != nil {
+		if st := s.callUp(d); st != nil {
+			s.sites.starve(st)
+		}
+	}
+	switch {
+	case !from.hasWork() || from.active >= s.mayConnect(from):
 		s.sites.tidy(from)
+	case d != nil && (d.crowded() || !d.mayBegin(time.Now())):
+		s.queueUp(from)
+	default:
+		s.sites.starve(from)
 	}
 	for st := s.sites.feed(); st != nil; st = s.sites.feed() {
 		if !st.hasWork() || st.active >= s.mayConnect(st) {
 			s.sites.tidy(st)
 			continue
 		}
-		st.active++
-		s.active++
+		if !st.dest.mayBegin(time.Now()) {
+			s.queueUp(st)
+			continue
+		}
+		s.hire(st)
 		if st.readyJobs+st.readyDue > 1 && st.active < s.mayConnect(st) {
 			s.sites.starve(st)
 		}
