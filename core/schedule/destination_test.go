@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,7 +57,14 @@ func (g *gauge) restart() {
 func TestDestinationConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := Limits{Connections: 40, SiteConnections: 5, Destinations: []Destination{{Name: "big", Hosts: []string{"*.big.test"}, Connections: 3}}}
-		w := newWorld(t, func(o *Options) { o.Limits, o.Hosts = limits, bigHosts })
+		var asked atomic.Int32
+		w := newWorld(t, func(o *Options) {
+			o.Limits = limits
+			o.Hosts = func(ctx context.Context, route, domain string) ([]string, error) {
+				asked.Add(1)
+				return bigHosts(ctx, route, domain)
+			}
+		})
 		g := &gauge{}
 		w.net.before = g.attempt
 		for i := range 300 {
@@ -70,6 +78,9 @@ func TestDestinationConnections(t *testing.T) {
 		seen := map[string]bool{}
 		for _, a := range w.net.made() {
 			seen[a.job.Domain] = true
+		}
+		if n := asked.Load(); n != 21 {
+			t.Errorf("the hosts of 21 sites were asked for %d times", n)
 		}
 		if len(seen) != 21 {
 			t.Errorf("%d of 21 domains had their turn in 20 s", len(seen))

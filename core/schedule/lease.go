@@ -343,7 +343,7 @@ func (s *Schedule) observe(j *job) {
 	}
 	switch unreachable(j.outcomes) {
 	case reached:
-		st.trouble = nil
+		s.climb(st)
 	case notReached:
 		if st.trouble == nil {
 			st.trouble = &trouble{since: time.Now()}
@@ -353,6 +353,22 @@ func (s *Schedule) observe(j *job) {
 		t.outcome = j.outcomes[0]
 		// The shortest that the policy allows: whoever is due after that may find out.
 		t.until = set.retry.Next(1, time.Now(), 0)
+	}
+}
+
+// climb notes that a site was reached: out of its trouble, and one worker further from it. s.mu is held.
+func (s *Schedule) climb(st *site) {
+	switch {
+	case st.trouble != nil:
+		st.trouble, st.ramp = nil, slowStart
+	case st.ramp > 0:
+		st.ramp++
+	default:
+		return
+	}
+	ramp := st.ramp
+	if st.ramp = 0; ramp < s.mayConnect(st) {
+		st.ramp = ramp
 	}
 }
 

@@ -76,6 +76,64 @@ func TestDeadSiteDoesNotHoldUpAnother(t *testing.T) {
 	})
 }
 
+// TestDeadSiteComesBackSlowly: a host that takes connections again gets two at first, and one more with each attempt that
+// reaches it, up to the limit; a failure on the way begins it anew.
+func TestDeadSiteComesBackSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(o *Options) { o.Limits.SiteConnections = 12 })
+		w.net.answer = byDomain(map[string]deliver.Outcome{"dead.example": dead})
+		for i := range 200 {
+			w.accept(message(fmt.Sprintf("u%d@dead.example", i)))
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		var mu sync.Mutex
+		var active, made, reached, most, low int
+		var failed time.Time
+		w.net.mu.Lock()
+		w.net.before = func(context.Context, *deliver.Job) {
+			mu.Lock()
+			active++
+			most = max(most, active)
+			if time.Since(failed) > time.Minute { // those that had begun before have ended
+				if active > max(slowStart, 1+reached) {
+					t.Errorf("%d connections when it had been reached %d times", active, reached)
+				}
+				if made >= 71 && reached == 0 {
+					low++
+				}
+			}
+			mu.Unlock()
+			time.Sleep(time.Second)
+			mu.Lock()
+			active--
+			mu.Unlock()
+		}
+		w.net.answer = func(*deliver.Job, mail.Recipient) deliver.Outcome {
+			mu.Lock()
+			defer mu.Unlock()
+			if made++; made >= 60 && made < 72 {
+				failed, reached = time.Now(), 0
+				return dead
+			}
+			reached++
+			return delivered
+		}
+		w.net.mu.Unlock()
+		time.Sleep(4 * time.Hour)
+		synctest.Wait()
+		if n := w.queue.size(); n != 0 {
+			t.Fatalf("%d left", n)
+		}
+		if most != 12 {
+			t.Errorf("never more than %d connections; 12 are the limit", most)
+		}
+		if low == 0 {
+			t.Error("it never began anew")
+		}
+	})
+}
+
 // TestSlotsAreShared: sites that hold every slot give one up after each message to the site that waits.
 func TestSlotsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -51,6 +51,7 @@ type site struct {
 	hungry    bool  // in the list of sites that wait for a slot
 	nextSite  *site // in that list
 	trouble   *trouble
+	ramp      int // workers that it may have so soon after its trouble; 0: as many as the limits say
 
 	dest     *destination // whose limits it keeps; nil: those of every site
 	queued   bool         // in the list of those that wait for that
@@ -201,8 +202,12 @@ func (s *Schedule) ready(at uint32) {
 	s.dispatch(st)
 }
 
+// slowStart is how many workers a site gets that takes no connections, and with how many it begins when it does again.
+const slowStart = 2
+
 // mayConnect returns how many workers a site may have. One that takes no connections gets few, so that slots are not
-// spent on waiting for it.
+// spent on waiting for it. One that has come back gets one more with each attempt that reaches it: the whole backlog at
+// once would bring it down again.
 func (s *Schedule) mayConnect(st *site) int {
 	n := s.settings.Load().limits.SiteConnections
 	if st.dest != nil {
@@ -212,7 +217,9 @@ func (s *Schedule) mayConnect(st *site) int {
 	case s.undecided(st):
 		return 1 // which finds out
 	case st.trouble != nil:
-		return min(n, 2)
+		return min(n, slowStart)
+	case st.ramp > 0:
+		return min(n, st.ramp)
 	}
 	return n
 }
@@ -355,7 +362,7 @@ func (s *Schedule) handOver(from *site) *site {
 			continue
 		}
 		s.hire(st)
-		if st.readyJobs+st.readyDue > 1 && st.active < s.mayConnect(st) {
+		if st.dest == nil && st.readyJobs+st.readyDue > 1 && st.active < s.mayConnect(st) {
 			s.sites.starve(st)
 		}
 		return st
