@@ -30,12 +30,25 @@ type ledger struct {
 	mu       sync.Mutex
 	read     int64
 	stored   map[string][]entry // by tag
-	answered map[string]int     // by ID
+	answered map[string]answer  // by ID
+	answers  map[int]int        // by process
 	faults   []string           // what was given again after it had been answered
 }
 
+// answer is the last one about a message: whose it was, and the how-manieth.
+type answer struct{ pid, n int }
+
+// diesWithIt is how many of its last answers a process may take with it when it is killed: it has handed them over and
+// written that down, and they were still on their way through its own memory.
+const diesWithIt = 64
+
+// mayBeLost reports whether the server can't have read an answer, so that it has to ask the next process.
+func (l *ledger) mayBeLost(a answer, asked int) bool {
+	return asked != a.pid && l.answers[a.pid]-a.n < diesWithIt
+}
+
 func newLedger(path string) *ledger {
-	return &ledger{path: path, stored: map[string][]entry{}, answered: map[string]int{}}
+	return &ledger{path: path, stored: map[string][]entry{}, answered: map[string]answer{}, answers: map[int]int{}}
 }
 
 // update reads what is new.
@@ -60,10 +73,11 @@ func (l *ledger) update() {
 			continue
 		}
 		if e.Answered != "" {
-			l.answered[e.Answered]++
+			l.answers[e.PID]++
+			l.answered[e.Answered] = answer{e.PID, l.answers[e.PID]}
 			continue
 		}
-		if l.answered[e.ID] > 0 {
+		if a, ok := l.answered[e.ID]; ok && !l.mayBeLost(a, e.PID) {
 			l.faults = append(l.faults, fmt.Sprintf("%s was given to its store again after the store had answered: %+v", e.Stored, append(l.stored[e.Stored], e)))
 		}
 		l.stored[e.Stored] = append(l.stored[e.Stored], e)
