@@ -3,9 +3,14 @@ package box
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Flags are what is marked on a message: six flags of Maildir, and keywords by their letter.
@@ -64,6 +69,42 @@ func (f Flags) suffix(other string) string {
 type keywords [maxKeywords]string
 
 const keywordFile = "dovecot-keywords"
+
+// Dovecot writes the file of keywords under the lock of its file of UIDs: a file that is made exclusively, and removed. One
+// that is older than dovecotStale is left over.
+const (
+	dovecotUIDs  = "dovecot-uidlist"
+	dovecotLock  = dovecotUIDs + ".lock"
+	dovecotStale = 2 * time.Minute
+	dovecotWait  = 2 * time.Second // at most, for the lock
+	dovecotPause = 5 * time.Millisecond
+)
+
+// lockDovecot takes the lock under which Dovecot gives letters to keywords, so that none gets two names. Where Dovecot has never
+// looked at the folder there is nothing to lock.
+func (m *Mailbox) lockDovecot() (unlock func(), err error) {
+	if _, err := m.root().Lstat(path.Join(m.dir, dovecotUIDs)); err != nil {
+		return func() {}, nil //nolint:nilerr // there is no Dovecot, or what is wrong shows in the next step
+	}
+	name := path.Join(m.dir, dovecotLock)
+	for until := time.Now().Add(dovecotWait); ; time.Sleep(dovecotPause) {
+		f, err := m.root().OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err == nil {
+			f.Close()
+			return func() { _ = m.root().Remove(name) }, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		if info, err := m.root().Lstat(name); err == nil && time.Since(info.ModTime()) > dovecotStale {
+			_ = m.root().Remove(name) // the next try tells
+			continue
+		}
+		if time.Now().After(until) {
+			return nil, fmt.Errorf("%s is locked by another program (%s)", m.dir, dovecotLock)
+		}
+	}
+}
 
 // parseKeywords reads lines of a number and a name; what is no such line, or no name for IMAP, is skipped.
 func parseKeywords(b []byte) (k keywords) {

@@ -318,6 +318,12 @@ func (m *Mailbox) makeKeywords(names []string) (f Flags, err error) {
 		return 0, err
 	}
 	defer unlock()
+	free, err := m.lockDovecot()
+	if err != nil {
+		return 0, err
+	}
+	defer free()
+	m.keyStamp = time.Time{} // two changes within a tick of the clock have the same time
 	m.readKeywords()
 	var used Flags
 	for _, msg := range m.msgs {
@@ -334,11 +340,19 @@ func (m *Mailbox) makeKeywords(names []string) (f Flags, err error) {
 		}
 		f |= bit
 	}
-	info, err := replaceFile(m.root(), path.Join(m.dir, keywordFile), k.format())
+	name, before := path.Join(m.dir, keywordFile), m.keyStamp
+	info, err := replaceFile(m.root(), name, k.format())
 	if err != nil {
 		return 0, err
 	}
 	m.keywords, m.keyStamp = k, info.ModTime()
+	// Dovecot reads the file again when its second is another one.
+	if next := time.Unix(before.Unix()+1, 0); !before.IsZero() && m.keyStamp.Before(next) {
+		if err := m.root().Chtimes(name, next, next); err != nil {
+			return 0, err
+		}
+		m.keyStamp = next
+	}
 	m.mod++
 	return f, nil
 }
