@@ -92,6 +92,14 @@ func (s *Schedule) callUp(d *destination) *site {
 	return st
 }
 
+// attend has the clock look at once where a site waits though it could begin: whoever would have called it up is gone. s.mu is
+// held.
+func (s *Schedule) attend(d *destination) {
+	if d.crowded() && d.mayBegin(time.Now()) {
+		s.nudge()
+	}
+}
+
 // pour starts workers where a rate allows the next attempt, and returns how long none will. s.mu is held.
 func (s *Schedule) pour(now time.Time) (wait time.Duration) {
 	wait = longWait
@@ -103,9 +111,12 @@ func (s *Schedule) pour(now time.Time) (wait time.Duration) {
 			wait = min(wait, d.next.Sub(now))
 			continue
 		}
-		if st := s.callUp(d); st != nil {
+		for st := s.callUp(d); st != nil; st = s.callUp(d) {
 			s.dispatch(st)
 			s.sites.tidy(st)
+			if d.Count > 0 {
+				break // there is room for another when this one has begun
+			}
 		}
 	}
 	return wait
@@ -159,6 +170,7 @@ func (s *Schedule) assort(st *site) {
 			st.queued = false
 			old.waiting = slices.DeleteFunc(old.waiting, func(w *site) bool { return w == st })
 		}
+		s.attend(old)
 	}
 	if st.dest = found; found != nil {
 		found.active += st.active

@@ -168,3 +168,40 @@ func TestDestinationRate(t *testing.T) {
 		}
 	})
 }
+
+// TestDestinationIsLeft: the only site that keeps a destination busy turns out to have other hosts now. Who waits for it must not
+// wait for the clock, which looks once an hour when nothing is due.
+func TestDestinationIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var moved atomic.Bool
+		limits := Limits{Destinations: []Destination{{Name: "big", Hosts: []string{"*.big.test"}, Connections: 1}}}
+		w := newWorld(t, func(o *Options) {
+			o.Limits = limits
+			o.Hosts = func(_ context.Context, _, domain string) ([]string, error) {
+				time.Sleep(100 * time.Millisecond)
+				if domain == "first.example" && moved.Load() {
+					return []string{"mx.elsewhere.test"}, nil
+				}
+				return []string{"mx.big.test"}, nil
+			}
+		})
+		w.net.before = func(_ context.Context, j *deliver.Job) {
+			if j.Domain == "first.example" {
+				time.Sleep(time.Minute)
+			}
+		}
+		for _, to := range []string{"carol@first.example", "dave@second.example", "dan@second.example", "erin@first.example"} {
+			w.accept(message(to))
+			time.Sleep(time.Second) // carol is on her way for a minute, and the others wait
+		}
+		moved.Store(true)
+		w.Configure(exactly, limits) // the hosts have to be asked for again
+		time.Sleep(time.Minute)      // dave had his turn, and the next one, erin's, is found to be elsewhere
+		synctest.Wait()
+		for _, to := range []string{"dave@second.example", "erin@first.example", "dan@second.example"} {
+			if n := len(w.net.to(to)); n != 1 {
+				t.Errorf("%d attempts for %s", n, to)
+			}
+		}
+	})
+}

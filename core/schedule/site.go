@@ -339,18 +339,17 @@ func (s *Schedule) handOver(from *site) *site {
 		return nil
 	}
 	d := from.dest
-	if d != nil {
-		if st := s.callUp(d); st != nil {
-			s.sites.starve(st)
-		}
-	}
+	defer s.attend(d) // who is called up may have nothing left to send
 	switch {
 	case !from.hasWork() || from.active >= s.mayConnect(from):
 		s.sites.tidy(from)
-	case d != nil && (d.crowded() || !d.mayBegin(time.Now())):
+	case d != nil:
 		s.queueUp(from)
 	default:
 		s.sites.starve(from)
+	}
+	if st := s.callUp(d); st != nil {
+		s.sites.starve(st) // for a slot; the others wait for their destination
 	}
 	for st := s.sites.feed(); st != nil; st = s.sites.feed() {
 		if !st.hasWork() || st.active >= s.mayConnect(st) {
