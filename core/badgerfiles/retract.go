@@ -202,17 +202,22 @@ func (h *history) inputsAreThere(c *change) bool {
 // flushedAgain reports that what a flush has put into a table is in the next table that a flush has made, or still in the
 // logs of the memory tables. Each transaction has a version of its own, one more than the one before, and a memory table
 // holds whole transactions: so where the one behind the last of the older tables is there, with all that follow it, the
-// table held nothing else. Entries that a clean-up has moved bear old versions, but never all of a table's.
+// table held nothing else. Entries that a clean-up has moved bear old versions, but never all of a table's. Where an older flush
+// is not of that kind, as after a repair that has brought back entries in another order, nothing is proved.
 func (h *history) flushedAgain(c *change) (bool, error) {
 	if len(c.created) != 1 || c.created[0].GetLevel() != 0 {
 		return false, nil
 	}
 	var last uint64 // the newest version in the tables that were there before
 	for _, older := range h.changes[:c.at] {
+		before := last
 		for _, one := range older.created {
 			versions, err := h.versions(one.GetId())
 			if err != nil {
 				return false, err
+			}
+			if len(older.deleted) == 0 && len(versions) > 0 && !follows(before, versions) {
+				return false, nil
 			}
 			for v := range versions {
 				last = max(last, v)

@@ -237,3 +237,54 @@ func TestRetracted(t *testing.T) {
 		})
 	}
 }
+
+// TestTableThatIsLostAfterARepair: a repair has brought entries back by their keys, in two tables, so that the versions in the
+// first one say nothing of those in the second. That is lost, and what is in the log came later.
+func TestTableThatIsLostAfterARepair(t *testing.T) {
+	whole := twoTables(t)
+	dir := t.TempDir()
+	if err := WriteManifest(dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	entries := append(entriesOf(t, whole.dir, whole.a), entriesOf(t, whole.dir, whole.b)...)
+	newest := func(e Entry) bool { return string(e.Key) == "newest" && e.Version%2 == 0 }
+	for _, part := range [][]Entry{
+		slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool { return !newest(e) }), // among them the newest of all
+		slices.DeleteFunc(slices.Clone(entries), newest),
+	} {
+		if err := WriteMems(dir, part); err != nil {
+			t.Fatal(err)
+		}
+		db, err := badger.Open(testOptions(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids, err := Tables(dir)
+	if err != nil || len(ids) != 2 {
+		t.Fatal(ids, err)
+	}
+	db, err := badger.Open(testOptions(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Update(func(txn *badger.Txn) error { return txn.Set([]byte("later"), []byte("than all")) }); err != nil {
+		t.Fatal(err)
+	}
+	killed := t.TempDir()
+	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	remove(t, killed, ids[1])
+	r, err := Retracted(killed)
+	if err != nil || len(r.Gone) > 0 {
+		t.Errorf("taken back: %+v, %v", r, err)
+	}
+	if err := Check(killed, r); !errors.As(err, new(*Damage)) {
+		t.Errorf("found: %v", err)
+	}
+}

@@ -9,14 +9,28 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/pabal-mta/mta/core/journal"
 )
 
 // TestFlushThatWasTakenBack is a server whose disk failed at the sync of the manifest, which names a table then that Badger
 // has deleted. Its messages are in the log of a memory table still, so it starts, and a check finds nothing wrong.
 func TestFlushThatWasTakenBack(t *testing.T) {
 	t.Parallel()
-	files, ids := killedStore(t, 20)
-	note, err := proto.Marshal(&pb.ManifestChangeSet{Changes: []*pb.ManifestChange{{Id: 1, Op: pb.ManifestChange_CREATE, EncryptionAlgo: pb.EncryptionAlgo_aes}}})
+	dir := t.TempDir()
+	q := openQueue(t, dir)
+	ids := []ID{add(t, q, message(pattern(1, 200), "bob@example.net")).ID}
+	closeQueue(t, q) // an older table
+	q = openQueue(t, dir)
+	for i := range 20 {
+		ids = append(ids, add(t, q, message(pattern(i, 200), "bob@example.net")).ID)
+		flushed(t, q)
+	}
+	files := readQuiet(t, dir)
+	for _, name := range journal.Names() { // so that the store alone has them
+		delete(files, name)
+	}
+	note, err := proto.Marshal(&pb.ManifestChangeSet{Changes: []*pb.ManifestChange{{Id: 1 << 20, Op: pb.ManifestChange_CREATE, EncryptionAlgo: pb.EncryptionAlgo_aes}}})
 	if err != nil {
 		t.Fatal(err)
 	}
