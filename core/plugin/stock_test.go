@@ -102,8 +102,8 @@ func startStock(t *testing.T, c *goplugin.Client) int {
 	return n
 }
 
-// configureStock does what a host of stock go-plugin would have to do by hand.
-func configureStock(t *testing.T, c *goplugin.Client, timeout time.Duration) error {
+// stockCalls returns what makes calls of a plugin that stock go-plugin has started.
+func stockCalls(t *testing.T, c *goplugin.Client) *calls.Client {
 	t.Helper()
 	protocol, err := c.Client()
 	if err != nil {
@@ -113,11 +113,17 @@ func configureStock(t *testing.T, c *goplugin.Client, timeout time.Duration) err
 	if err != nil {
 		t.Fatal(err)
 	}
+	return calls.NewClient(v.(*grpc.ClientConn))
+}
+
+// configureStock does what a host of stock go-plugin would have to do by hand.
+func configureStock(t *testing.T, c *goplugin.Client, timeout time.Duration) error {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	p := &process{client: calls.NewClient(v.(*grpc.ClientConn))}
+	p := &process{client: stockCalls(t, c)}
 	s := &Spec{Name: "faulty", StateDir: t.TempDir(), Config: []byte(`{"limit": 7}`)}
-	err = p.configure(ctx, s, nil, false)
+	err := p.configure(ctx, s, nil, false)
 	t.Cleanup(p.client.Close)
 	return err
 }
@@ -350,15 +356,7 @@ func oursStop(t *testing.T) error {
 func stockDrain(t *testing.T) error {
 	c := newStock(t, "good", nil)
 	startStock(t, c)
-	protocol, err := c.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := protocol.Dispense("plugin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &process{client: calls.NewClient(v.(*grpc.ClientConn))}
+	p := &process{client: stockCalls(t, c)}
 	if err := p.configure(t.Context(), &Spec{Name: "faulty", StateDir: t.TempDir()}, nil, false); err != nil {
 		t.Fatal(err)
 	}
@@ -500,22 +498,14 @@ func stockConfigure(t *testing.T) error {
 	kill(t, n, syscall.SIGKILL)
 	second := newStock(t, "good", nil)
 	startStock(t, second)
-	protocol, err := second.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := protocol.Dispense("plugin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := calls.NewClient(v.(*grpc.ClientConn))
+	client := stockCalls(t, second)
 	if err := client.Open(); err != nil {
 		return err
 	}
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	_, err = client.Lookup(ctx, nil)
+	_, err := client.Lookup(ctx, nil)
 	return err
 }
 
