@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pabal-mta/mta/plugins/maildir/gate"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
 
@@ -43,9 +42,7 @@ func TestCloseWaitsForCommands(t *testing.T) {
 
 // TestIdleIsToldAtOnce: what is delivered by us is told by the delivery, not by the look at the directories now and then.
 func TestIdleIsToldAtOnce(t *testing.T) {
-	r := newRig(t, func(*gate.Config) {})
-	r.server.Close()
-	r.look = time.Hour
+	r := &rig{t: t, dir: t.TempDir(), look: time.Hour}
 	r.start(nil)
 	conn, br := raw(t, r.addr)
 	fmt.Fprint(conn, "a LOGIN ann right\r\nb SELECT INBOX\r\nc IDLE\r\n")
