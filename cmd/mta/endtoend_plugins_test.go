@@ -1,10 +1,14 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pabal-mta/mta/core/torture/peer"
 )
@@ -105,7 +109,21 @@ func (s *system) signal(plugin string, signal syscall.Signal) (before pluginLife
 	if err := syscall.Kill(p.PID, signal); err != nil {
 		s.t.Fatalf("%v to plugin %s, pid %d: %v", signal, plugin, p.PID, err)
 	}
+	for signal == syscall.SIGSTOP && !allStopped(p.PID) {
+		<-time.After(time.Millisecond)
+	}
 	return pluginLife{pid: p.PID, restarts: p.Restarts, calls: p.Calls}
+}
+
+// allStopped reports whether no thread of a process runs: kill comes back before that, and a thread can answer a call still.
+func allStopped(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, thread := range threads {
+		if stat, err := os.ReadFile(thread); err != nil || !strings.Contains(string(stat), ") T ") {
+			return false
+		}
+	}
+	return true
 }
 
 // pluginLife is what changes when a plugin dies.

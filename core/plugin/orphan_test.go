@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -91,10 +92,27 @@ func groupRuns(t *testing.T, group int) bool {
 	return false
 }
 
-// inState reports whether a process is in that state, such as T for stopped.
-func inState(pid int, state string) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err == nil && strings.Contains(string(stat), ") "+state+" ")
+// halt stops a process, and waits until all of its threads stand: kill comes back while some still run, and those can
+// answer a call.
+func halt(t *testing.T, pid int) {
+	t.Helper()
+	kill(t, pid, syscall.SIGSTOP)
+	for end := time.Now().Add(20 * time.Second); !allStopped(pid); <-time.After(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("process %d does not stop", pid)
+		}
+	}
+}
+
+// allStopped reports whether no thread of a process runs.
+func allStopped(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, thread := range threads {
+		if stat, err := os.ReadFile(thread); err != nil || !strings.Contains(string(stat), ") T ") {
+			return false
+		}
+	}
+	return true
 }
 
 // isRunning tells a process that runs from one that is gone or waits to be reaped.

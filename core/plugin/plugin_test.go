@@ -295,9 +295,7 @@ func TestRetry(t *testing.T) {
 func TestStopped(t *testing.T) {
 	p := start(t, spec(t, "good"))
 	old := pid(t, p)
-	kill(t, old, syscall.SIGSTOP)
-	for !inState(old, "T") {
-	}
+	halt(t, old)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
@@ -326,7 +324,7 @@ func TestStoppedIdle(t *testing.T) {
 	}
 	defer p.end(t.Context())
 	proc := w.current.Load()
-	kill(t, p.Status().PID, syscall.SIGSTOP)
+	halt(t, p.Status().PID)
 	select {
 	case <-proc.child.gone:
 	case <-time.After(20 * time.Second):

@@ -327,7 +327,7 @@ func oursTerm(t *testing.T) error {
 func stockStop(t *testing.T) error {
 	c := newStock(t, "stockplugin", nil)
 	n := startStock(t, c)
-	kill(t, n, syscall.SIGSTOP)
+	halt(t, n)
 	defer func() { _ = syscall.Kill(n, syscall.SIGKILL) }()
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
 		if c.Exited() {
@@ -341,7 +341,7 @@ func oursStop(t *testing.T) error {
 	p := start(t, spec(t, "good"))
 	old := pid(t, p)
 	proc := p.workers[0].current.Load()
-	kill(t, old, syscall.SIGSTOP)
+	halt(t, old)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := rcpt(ctx, p, "ann"); !errors.Is(err, context.DeadlineExceeded) {
