@@ -34,69 +34,97 @@ func BenchmarkBesideDovecot(b *testing.B) {
 	for _, mail := range []string{filepath.Join(s.dir, "mail"), filepath.Join(d.dir, "mail")} {
 		fillMaildir(b, filepath.Join(mail, "example.test", "bob"), n)
 	}
-	ours, theirs := &imapPeer{b, plain}, &imapPeer{b, d.imap}
-	for _, p := range []*imapPeer{ours, theirs} { // the first opening gives UIDs, and fills caches
+	v := &race{b, s, d, &imapPeer{b, plain}, &imapPeer{b, d.imap}}
+	for _, p := range []*imapPeer{v.ours, v.dovecot} { // the first opening gives UIDs, and fills caches
 		c := p.login()
 		c.must("FETCH 1:* (UID FLAGS RFC822.SIZE ENVELOPE)")
 		c.Close()
 	}
-	compare := func(name, unit string, measure func(*imapPeer) float64) {
-		b.Run(name, func(b *testing.B) {
-			var x, y []float64
-			for b.Loop() {
-				x, y = append(x, measure(ours)), append(y, measure(theirs))
-			}
-			mine, other := median(x), median(y)
-			b.ReportMetric(mine, "ours-"+unit)
-			b.ReportMetric(other, "dovecot-"+unit)
-			b.ReportMetric(mine/other, "ratio")
-			b.ReportMetric(0, "ns/op")
-		})
-	}
-	took := func(do func()) float64 {
-		start := time.Now()
-		do()
-		return float64(time.Since(start).Microseconds()) / 1000
-	}
-	compare("open", "ms", func(p *imapPeer) float64 {
+	v.compare("open", "ms", func(p *imapPeer) float64 {
 		c := p.connect()
 		defer c.Close()
 		return took(func() { c.must("SELECT INBOX") })
 	})
-	for name, what := range map[string]string{"list flags": "FLAGS", "list": "UID FLAGS RFC822.SIZE INTERNALDATE ENVELOPE"} {
-		compare(name, "ms", func(p *imapPeer) float64 {
+	for name, command := range map[string]string{
+		"list flags": "FETCH 1:* (FLAGS)", "list": "FETCH 1:* (UID FLAGS RFC822.SIZE INTERNALDATE ENVELOPE)",
+		"1000 bodies": "FETCH 4001:5000 (UID BODY.PEEK[])", "search text": `SEARCH 1:1000 BODY "not to be found"`,
+	} {
+		v.compare(name, "ms", func(p *imapPeer) float64 {
 			c := p.login()
 			defer c.Close()
-			return took(func() { c.must("FETCH 1:* (" + what + ")") })
+			return took(func() { c.must(command) })
 		})
 	}
-	compare("1000 bodies", "ms", func(p *imapPeer) float64 {
-		c := p.login()
-		defer c.Close()
-		return took(func() { c.must("FETCH 4001:5000 (UID BODY.PEEK[])") })
+	v.firstOpening()
+	v.idle()
+}
+
+// race is our server and Dovecot, each with its client.
+type race struct {
+	b             *testing.B
+	site          *site
+	peer          *dovecot
+	ours, dovecot *imapPeer
+}
+
+func (v *race) compare(name, unit string, measure func(*imapPeer) float64) {
+	v.b.Run(name, func(b *testing.B) {
+		var x, y []float64
+		for b.Loop() {
+			x, y = append(x, measure(v.ours)), append(y, measure(v.dovecot))
+		}
+		mine, other := median(x), median(y)
+		b.ReportMetric(mine, "ours-"+unit)
+		b.ReportMetric(other, "dovecot-"+unit)
+		b.ReportMetric(mine/other, "ratio")
+		b.ReportMetric(0, "ns/op")
 	})
-	compare("search text", "ms", func(p *imapPeer) float64 {
-		c := p.login()
-		defer c.Close()
-		return took(func() { c.must(`SEARCH 1:1000 BODY "not to be found"`) })
-	})
-	new := 0
-	compare("idle latency", "ms", func(p *imapPeer) float64 {
+}
+
+// inbox is where a server keeps bob's mail.
+func (v *race) inbox(p *imapPeer) string {
+	dir := v.peer.dir
+	if p == v.ours {
+		dir = v.site.dir
+	}
+	return filepath.Join(dir, "mail/example.test/bob")
+}
+
+// firstOpening measures folders that nobody has opened before, with the messages of the inbox.
+func (v *race) firstOpening() {
+	n := 0
+	for name, what := range map[string]string{"first open, flags": "FLAGS", "first open, list": "UID FLAGS RFC822.SIZE INTERNALDATE ENVELOPE"} {
+		v.compare(name, "ms", func(p *imapPeer) float64 {
+			c := p.connect()
+			defer c.Close()
+			n++
+			linkMaildir(v.b, v.inbox(p), filepath.Join(v.inbox(p), fmt.Sprintf(".Cold%d", n)))
+			return took(func() {
+				c.must(fmt.Sprintf("SELECT Cold%d", n))
+				c.must("FETCH 1:* (" + what + ")")
+			})
+		})
+	}
+}
+
+// idle measures sessions that wait: how soon they are told, and what one more takes.
+func (v *race) idle() {
+	n := 0
+	v.compare("idle latency", "ms", func(p *imapPeer) float64 {
 		c := p.login()
 		defer c.Close()
 		fmt.Fprint(c, "i IDLE\r\n")
 		c.until("+ ")
-		new++
-		dir := filepath.Join(map[bool]string{true: s.dir, false: d.dir}[p == ours], "mail/example.test/bob")
+		n++
 		return took(func() {
-			placeFile(b, dir, fmt.Sprintf("new/%d.new.host", 2_000_000_000+new), "", 1)
+			placeFile(v.b, v.inbox(p), fmt.Sprintf("new/%d.new.host", 2_000_000_000+n), "", 1)
 			c.until("* 1")
 		})
 	})
-	compare("memory of a session", "KiB", func(p *imapPeer) float64 {
-		pids := func() []int { return []int{pidOf(b, s, "measured")} }
-		if p == theirs {
-			pids = func() []int { return family(b, filepath.Join(d.dir, "run/master.pid")) }
+	v.compare("memory of a session", "KiB", func(p *imapPeer) float64 {
+		pids := func() []int { return []int{pidOf(v.b, v.site, "measured")} }
+		if p == v.dovecot {
+			pids = func() []int { return family(v.b, filepath.Join(v.peer.dir, "run/master.pid")) }
 		}
 		p.login().Close() // what the first one needs is shared by all
 		before := memoryOf(pids())
@@ -109,6 +137,13 @@ func BenchmarkBesideDovecot(b *testing.B) {
 		}
 		return float64(memoryOf(pids())-before) / sessions
 	})
+}
+
+// took returns how many milliseconds something takes.
+func took(do func()) float64 {
+	start := time.Now()
+	do()
+	return float64(time.Since(start).Microseconds()) / 1000
 }
 
 // plainMailboxes is a second plugin on the same Maildirs, that listens without TLS.
@@ -150,6 +185,31 @@ func fillMaildir(t testing.TB, dir string, n int) {
 			return os.Lchown(path, int(owner.Uid), int(owner.Gid))
 		})
 		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// linkMaildir makes a folder of the messages of another one, and of nothing else that stands there.
+func linkMaildir(t testing.TB, from, to string) {
+	t.Helper()
+	for _, sub := range []string{"", "cur", "new", "tmp"} {
+		dir := filepath.Join(to, sub)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if owner := nobody(t); owner != nil {
+			if err := os.Chown(dir, int(owner.Uid), int(owner.Gid)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	list, err := os.ReadDir(filepath.Join(from, "cur"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range list {
+		if err := os.Link(filepath.Join(from, "cur", f.Name()), filepath.Join(to, "cur", f.Name())); err != nil {
 			t.Fatal(err)
 		}
 	}
