@@ -224,6 +224,9 @@ func extended(param string) []string {
 		return []string{key + "=" + percent(unquote(value), "%'")}
 	}
 	value = unquote(value)
+	if !hasHigh([]byte(value)) { // only a comment had octets; few readers look for an extended boundary
+		return []string{key + `="` + quoter.Replace(value) + `"`}
+	}
 	text := charsetOf([]byte(value)) + "''" + percent(value, "")
 	if room := encodedLine - len(key) - 4; len(text) <= room {
 		return []string{key + "*=" + text}
@@ -240,6 +243,9 @@ func extended(param string) []string {
 	}
 	return pieces
 }
+
+// quoter escapes what may not stand in a quoted string as it is (RFC 2045, 5.1).
+var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 // percent writes an extended value (RFC 2231, 7: attribute-char).
 func percent(s, keep string) string {

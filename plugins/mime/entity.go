@@ -35,10 +35,14 @@ func isSpace(c byte) bool { return c == ' ' || c == '\t' }
 // colon returns where the colon after a field's name is, or -1 if the line begins no field (RFC 5322, 2.2).
 func colon(line []byte) int {
 	i := bytes.IndexByte(line, ':')
-	if i <= 0 {
+	if i < 0 {
 		return -1
 	}
-	for _, c := range bytes.TrimRight(line[:i], " \t") {
+	name := bytes.TrimRight(line[:i], " \t")
+	if len(name) == 0 {
+		return -1
+	}
+	for _, c := range name {
 		if c <= ' ' || c >= 0x7f {
 			return -1
 		}
