@@ -160,44 +160,53 @@ const (
 	listPairs  = 10
 )
 
-// lists asks for lists of what is queued, and measures how soon they begin and what they take from the drain. There are no
-// figures when the queue is empty too soon.
+// lists asks for lists of what is queued, and measures how soon they begin and what they take from the drain, until the queue
+// is empty. Without one whole pair there are no figures.
 func (t *trial) lists(ctx context.Context, figures map[string]float64) error {
 	for t.ledger.Delivered() == 0 && ctx.Err() == nil {
 		rest(ctx, 10*time.Millisecond)
 	}
 	rest(ctx, listWindow) // the drain gets under way
-	var rates [2]float64
+	var without, with float64 // the sums of the rates of whole pairs
 	var worst time.Duration
 	listed, took := 0, time.Duration(0)
-	for i := range 2 * listPairs {
-		window, end := context.WithTimeout(ctx, listWindow)
-		before, begun := t.ledger.Delivered(), time.Now()
-		if i%2 == 1 {
-			first, n, err := t.server.List(window)
-			if err != nil {
-				end()
-				return err
-			}
+	for range listPairs {
+		alone, err := t.window(ctx, nil)
+		if err != nil {
+			return err
+		}
+		beside, err := t.window(ctx, func(ctx context.Context) error {
+			begun := time.Now()
+			first, n, err := t.server.List(ctx)
 			worst = max(worst, first)
 			listed, took = listed+n, took+time.Since(begun)
+			return err
+		})
+		if err != nil {
+			return err
 		}
-		<-window.Done()
-		end()
-		select {
-		case <-ctx.Done():
-			return nil
-		default:
+		if ctx.Err() != nil || t.ledger.Delivered() >= t.ledger.Accepted() {
+			break
 		}
-		if t.ledger.Delivered() >= t.ledger.Accepted() {
-			return nil
-		}
-		rates[i%2] += float64(t.ledger.Delivered()-before) / time.Since(begun).Seconds()
+		without, with = without+alone, with+beside
+	}
+	if without == 0 {
+		return nil
 	}
 	figures[report.ListFirst] = worst.Seconds()
 	figures[report.ListRate] = float64(listed) / took.Seconds()
-	if rates[0] > 0 {
-		figures[report.ListShare] = rates[1] / rates[0]
-	}
+	figures[report.ListShare] = with / without
 	return nil
+}
+
+// window does something for the time of a window, and returns the rate of the drain meanwhile.
+func (t *trial) window(ctx context.Context, do func(context.Context) error) (rate float64, err error) {
+	ctx, end := context.WithTimeout(ctx, listWindow)
+	defer end()
+	before, begun := t.ledger.Delivered(), time.Now()
+	if do != nil {
+		err = do(ctx)
+	}
+	<-ctx.Done()
+	return float64(t.ledger.Delivered()-before) / time.Since(begun).Seconds(), err
 }
