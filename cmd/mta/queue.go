@@ -42,7 +42,7 @@ func selectors(cmd *cobra.Command) *admin.Selection {
 	f := cmd.Flags()
 	f.StringSliceVar(&sel.IDs, "id", nil, "these messages")
 	f.StringVar(&sel.From, "from", "", "messages of this sender, or of senders at @domain; <> for reports")
-	f.StringVar(&sel.To, "to", "", "messages with this recipient")
+	f.StringVar(&sel.To, "to", "", "messages with this recipient, or with one at @domain")
 	f.StringVar(&sel.Domain, "domain", "", "messages with a recipient in this domain")
 	f.StringVar(&sel.State, "state", "", "waiting or held")
 	f.StringVar(&sel.Reply, "reply", "", "messages whose last reply for a recipient has this in it, such as 451 or greylist")

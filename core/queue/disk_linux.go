@@ -3,6 +3,7 @@ package queue
 import (
 	"bufio"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,10 +34,36 @@ func owner(info os.FileInfo) (uid, gid int, ok bool) {
 
 // adviseMaps tells the kernel how the files under dir that this process has mapped are used: one that is being written
 // to at random, the others in order. Without it, the kernel reads and writes back whole read-ahead windows around each
-// small write, many times the payload (research/dependencies.md 2.3). It also gives back the memory of files of the value log
-// that are not written any more: their pages stay with the kernel as long as it has room, and count no longer as ours,
-// where a long queue would be all in memory.
+// small write, many times the payload (research/dependencies.md 2.3). It also forgets the maps of what is not written any more.
 func adviseMaps(dir string, written map[string]bool) error {
+	return eachMap(dir, func(name, where string) error {
+		if strings.HasSuffix(name, badgerfiles.TableSuffix) {
+			return advise(where, syscall.MADV_DONTNEED)
+		}
+		if written[name] {
+			return advise(where, syscall.MADV_RANDOM)
+		}
+		if err := advise(where, syscall.MADV_NORMAL); err != nil || strings.HasSuffix(name, badgerfiles.MemSuffix) {
+			return err
+		}
+		return advise(where, syscall.MADV_DONTNEED)
+	})
+}
+
+// forgetMaps gives back the memory of the value log and the tables under dir that this process has mapped. Their pages stay with
+// the kernel as long as it has room, and count no longer as ours, where a long queue would be all in memory. Of a shared map
+// of a file that loses nothing, though it is being written.
+func forgetMaps(dir string) error {
+	return eachMap(dir, func(name, where string) error {
+		if strings.HasSuffix(name, badgerfiles.MemSuffix) {
+			return nil
+		}
+		return advise(where, syscall.MADV_DONTNEED)
+	})
+}
+
+// eachMap calls fn for every file of the store under dir that this process has mapped.
+func eachMap(dir string, fn func(name, where string) error) error {
 	f, err := os.Open("/proc/self/maps")
 	if err != nil {
 		return err
@@ -51,18 +78,9 @@ func adviseMaps(dir string, written map[string]bool) error {
 			continue
 		}
 		name := rest[i+len(dir)+1:]
-		if !strings.HasSuffix(name, badgerfiles.MemSuffix) && !strings.HasSuffix(name, badgerfiles.LogSuffix) {
-			continue
-		}
-		advice := syscall.MADV_NORMAL
-		if written[name] {
-			advice = syscall.MADV_RANDOM
-		}
-		if err := advise(where, advice); err != nil {
-			return err
-		}
-		if !written[name] && strings.HasSuffix(name, badgerfiles.LogSuffix) {
-			if err := advise(where, syscall.MADV_DONTNEED); err != nil { // of a shared map of a file, it loses nothing
+		switch filepath.Ext(name) {
+		case badgerfiles.MemSuffix, badgerfiles.LogSuffix, badgerfiles.TableSuffix:
+			if err := fn(name, where); err != nil {
 				return err
 			}
 		}

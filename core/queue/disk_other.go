@@ -15,3 +15,5 @@ func reserve(*os.File, int64) error { return errors.ErrUnsupported }
 func owner(os.FileInfo) (uid, gid int, ok bool) { return 0, 0, false }
 
 func adviseMaps(string, map[string]bool) error { return nil }
+
+func forgetMaps(string) error { return nil }

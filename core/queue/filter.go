@@ -8,8 +8,8 @@ import (
 
 // Filter selects messages. Its zero value selects all; what is set must all apply.
 type Filter struct {
-	From      string        // the reverse-path: an address, "<>", or a pattern with *; in any case
-	To        string        // a pending recipient: an address or a pattern with *
+	From      string        // the reverse-path: an address, "<>", "@domain", or a pattern with *; in any case
+	To        string        // a pending recipient: an address, "@domain", or a pattern with *
 	Domain    string        // the domain of a pending recipient, or a pattern with *
 	Reply     string        // the last reply for a pending recipient, as lists show it: a part of it, or a pattern with *
 	State     string        // "waiting", "held", or "" for both
@@ -42,7 +42,7 @@ func (f Filter) matchMessage(r *Record, now time.Time) bool {
 	if from == "" {
 		from = "<>"
 	}
-	return like(f.From, from)
+	return likeAddress(f.From, from)
 }
 
 // matchRecipient asks To, Domain and Reply of the same recipient.
@@ -52,7 +52,7 @@ func (f Filter) matchRecipient(r *Record) bool {
 	}
 	return slices.ContainsFunc(r.Recipients, func(rcpt Recipient) bool {
 		return rcpt.State == Pending &&
-			(f.To == "" || like(f.To, rcpt.Address.String())) &&
+			(f.To == "" || likeAddress(f.To, rcpt.Address.String())) &&
 			(f.Domain == "" || like(f.Domain, rcpt.Address.Domain())) &&
 			(f.Reply == "" || f.matchReply(&rcpt))
 	})
@@ -61,6 +61,14 @@ func (f Filter) matchRecipient(r *Record) bool {
 // matchReply asks for a part of the reply, since nobody types a whole one.
 func (f Filter) matchReply(rcpt *Recipient) bool {
 	return rcpt.Reply.Code != 0 && like("*"+f.Reply+"*", rcpt.Reply.String())
+}
+
+// likeAddress is like, but a pattern that begins with @ stands for every address at that domain.
+func likeAddress(pattern, s string) bool {
+	if strings.HasPrefix(pattern, "@") {
+		pattern = "*" + pattern
+	}
+	return like(pattern, s)
 }
 
 // like matches s with a pattern in which each * stands for any characters. Case does not count.

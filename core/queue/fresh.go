@@ -179,6 +179,7 @@ func (q *Queue) get(key []byte) (value []byte, err error) {
 			return err
 		}
 		value, err = item.ValueCopy(nil)
+		q.hasRead(max(item.ValueSize(), page))
 		return err
 	})
 	return value, err

@@ -59,4 +59,7 @@ func TestLongQueueIsNotAllInMemory(t *testing.T) {
 			t.Fatalf("%s: %d bytes, %v", id, len(b), err)
 		}
 	}
+	if n, _ := mapped(t, dir); n > forgetAfter+4<<20 {
+		t.Errorf("%d MiB of the value log are in memory after it was read", n>>20)
+	}
 }

@@ -102,6 +102,7 @@ type Queue struct {
 		limit int64
 	}
 	committed atomic.Int64 // when the last group was, in nanoseconds since 1970
+	touched   atomic.Int64 // bytes of the store's files that were read since their maps were forgotten
 	cleaner   *cleaner
 	stats     struct {
 		messages, held, bytes, added, removed, groups, damaged, ghosts, missing atomic.Int64

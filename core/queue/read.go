@@ -90,6 +90,19 @@ func (q *Queue) view(fn func(*badger.Txn) error) (err error) {
 	return err
 }
 
+// forgetAfter is how much may be read from the store's files before their maps are forgotten, in bytes.
+const forgetAfter = 64 << 20
+
+// page is what a read from a map takes at the least, in bytes.
+const page = 4 << 10
+
+// hasRead counts what is read from the store's files: Badger maps them, and what was read once would stay in our memory.
+func (q *Queue) hasRead(bytes int64) {
+	if q.touched.Add(bytes) >= forgetAfter && q.touched.Swap(0) >= forgetAfter && q.files != nil {
+		_ = forgetMaps(q.files.dir) // it is only for room
+	}
+}
+
 // enter counts a reader in, unless the queue is being closed: its files must stay mapped while somebody reads them.
 func (q *Queue) enter() bool {
 	q.mu.Lock()

@@ -277,6 +277,7 @@ func (s *scan) some(ids []ID, fn func(*Record, error) error) error {
 func (s *scan) one(item *badger.Item, fn func(*Record, error) error) error {
 	id := keyID(item.Key())
 	rec, err := readRecord(item)
+	s.q.hasRead(item.ValueSize())
 	if s.gone.has(id) {
 		s.ghosts = append(s.ghosts, bytes.Clone(item.Key()))
 		if err == nil {

@@ -166,7 +166,7 @@ func (t *trial) lists(ctx context.Context, figures map[string]float64) error {
 	for t.ledger.Delivered() == 0 && ctx.Err() == nil {
 		rest(ctx, 10*time.Millisecond)
 	}
-	rest(ctx, listWindow) // the drain gets under way
+	rest(ctx, listWindow)     // the drain gets under way
 	var without, with float64 // the sums of the rates of whole pairs
 	var worst time.Duration
 	listed, took := 0, time.Duration(0)
