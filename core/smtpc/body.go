@@ -32,6 +32,7 @@ type reader struct {
 	at      int64
 	raw     bool // as it is, for BDAT; else lines with their dots stuffed and a final dot
 	last    byte // the last byte of the block before; '\n' at the start
+	dots    []int
 }
 
 func newReader(c mail.Content, raw bool) *reader { return &reader{content: c, raw: raw, last: '\n'} }
@@ -67,13 +68,11 @@ func (r *reader) lines(b []byte, done bool) ([]byte, error) {
 	if len(b) > 0 {
 		r.last = b[len(b)-1]
 	}
-	dots, ok := countDots(b, before, done)
-	if !ok {
+	var ok bool
+	if r.dots, ok = findDots(r.dots[:0], b, before, done); !ok {
 		return nil, errBareLine
 	}
-	if dots > 0 {
-		b = stuff(b, before, dots)
-	}
+	b = stuff(b, r.dots)
 	if !done {
 		return b, nil
 	}
@@ -83,9 +82,9 @@ func (r *reader) lines(b []byte, done bool) ([]byte, error) {
 	return append(b, ".\r\n"...), nil
 }
 
-// countDots counts the lines that begin with a dot. It reports false for a CR or LF that is not part of a CRLF; before is
-// the byte before b, and done says that nothing follows it.
-func countDots(b []byte, before byte, done bool) (dots int, ok bool) {
+// findDots adds the places of the dots that begin a line. It reports false for a CR or LF that is not part of a CRLF; before
+// is the byte before b, and done says that nothing follows it.
+func findDots(dots []int, b []byte, before byte, done bool) (_ []int, ok bool) {
 	crs, lfs := bytes.Count(b, []byte{'\r'}), 0
 	if before == '\r' {
 		crs++
@@ -94,7 +93,7 @@ func countDots(b []byte, before byte, done bool) (dots int, ok bool) {
 		crs-- // its LF is in the next block
 	}
 	if len(b) > 0 && b[0] == '.' && before == '\n' {
-		dots++
+		dots = append(dots, 0)
 	}
 	for at := 0; ; {
 		i := bytes.IndexByte(b[at:], '\n')
@@ -105,30 +104,24 @@ func countDots(b []byte, before byte, done bool) (dots int, ok bool) {
 			before = b[at-1]
 		}
 		if before != '\r' {
-			return 0, false
+			return dots, false
 		}
 		lfs++
 		if at++; at < len(b) && b[at] == '.' {
-			dots++
+			dots = append(dots, at)
 		}
 	}
 }
 
-// stuff doubles the dots in one pass from the end, in place, so that hostile content costs no more than any other.
-func stuff(b []byte, before byte, dots int) []byte {
-	n := len(b)
-	b = slices.Grow(b, dots)[:n+dots]
-	for i := n - 1; dots > 0; i-- {
-		b[i+dots] = b[i]
-		if prev := before; b[i] == '.' {
-			if i > 0 {
-				prev = b[i-1]
-			}
-			if prev == '\n' {
-				dots--
-				b[i+dots] = '.'
-			}
-		}
+// stuff doubles dots in place, from the end, so that each byte is moved once, however many dots there are.
+func stuff(b []byte, dots []int) []byte {
+	end := len(b)
+	b = slices.Grow(b, len(dots))[:end+len(dots)]
+	for i := len(dots) - 1; i >= 0; i-- {
+		at := dots[i]
+		copy(b[at+i+1:], b[at:end])
+		b[at+i] = '.'
+		end = at
 	}
 	return b
 }
