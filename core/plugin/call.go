@@ -9,13 +9,6 @@ import (
 	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
 )
 
-// Time-outs of calls where neither the caller nor mta.hcl sets a shorter one.
-const (
-	quickTimeout   = 5 * time.Second
-	messageTimeout = time.Minute
-	storeTimeout   = 2 * time.Minute
-)
-
 // call makes one call. When the process dies in it, and the call may be repeated, it is asked once more, of the next
 // process, if half of the time is left: a caller would rather wait than fail, and a peer rather than come again.
 func call[T any](ctx context.Context, p *Plugin, kind string, repeat bool, timeout time.Duration, ask func(context.Context, *calls.Client) (T, error)) (T, error) {
@@ -101,49 +94,49 @@ func (p *Plugin) failure(ctx context.Context, err error) error {
 
 // Authenticate asks whether a login is right; see sdk.Authenticator.
 func (p *Plugin) Authenticate(ctx context.Context, login mail.Login) (mail.Identity, error) {
-	return call(ctx, p, "authenticator", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Identity, error) {
+	return call(ctx, p, "authenticator", true, calls.QuickTimeout, func(ctx context.Context, c *calls.Client) (mail.Identity, error) {
 		return c.Authenticate(ctx, login)
 	})
 }
 
 // Lookup asks which mailboxes exist; see sdk.Directory.
 func (p *Plugin) Lookup(ctx context.Context, addresses []mail.Address) ([]mail.Mailbox, error) {
-	return call(ctx, p, "directory", true, quickTimeout, func(ctx context.Context, c *calls.Client) ([]mail.Mailbox, error) {
+	return call(ctx, p, "directory", true, calls.QuickTimeout, func(ctx context.Context, c *calls.Client) ([]mail.Mailbox, error) {
 		return c.Lookup(ctx, addresses)
 	})
 }
 
 // Store puts a message into mailboxes; see sdk.Store. It may be repeated, because a store knows a Delivery by its ID.
 func (p *Plugin) Store(ctx context.Context, d *mail.Delivery) ([]mail.Reply, error) {
-	return call(ctx, p, "store", true, storeTimeout, func(ctx context.Context, c *calls.Client) ([]mail.Reply, error) {
+	return call(ctx, p, "store", true, calls.StoreTimeout, func(ctx context.Context, c *calls.Client) ([]mail.Reply, error) {
 		return c.Store(ctx, d)
 	})
 }
 
 // Convert asks for another form of a message; see sdk.Converter.
 func (p *Plugin) Convert(ctx context.Context, v *mail.Conversion) (mail.Converted, error) {
-	return call(ctx, p, "converter", true, messageTimeout, func(ctx context.Context, c *calls.Client) (mail.Converted, error) {
+	return call(ctx, p, "converter", true, calls.MessageTimeout, func(ctx context.Context, c *calls.Client) (mail.Converted, error) {
 		return c.Convert(ctx, v)
 	})
 }
 
 // Bounce asks for the words of a report; see sdk.BounceNotifier. It is not repeated: a notifier may have told somebody.
 func (p *Plugin) Bounce(ctx context.Context, f *mail.Failure) (mail.Notice, error) {
-	return call(ctx, p, "bounce", false, messageTimeout, func(ctx context.Context, c *calls.Client) (mail.Notice, error) {
+	return call(ctx, p, "bounce", false, calls.MessageTimeout, func(ctx context.Context, c *calls.Client) (mail.Notice, error) {
 		return c.Bounce(ctx, f)
 	})
 }
 
 // Route asks for the next hop of each recipient; see sdk.Router.
 func (p *Plugin) Route(ctx context.Context, r *mail.Routing) ([]mail.Hop, error) {
-	return call(ctx, p, "router", true, quickTimeout, func(ctx context.Context, c *calls.Client) ([]mail.Hop, error) {
+	return call(ctx, p, "router", true, calls.QuickTimeout, func(ctx context.Context, c *calls.Client) ([]mail.Hop, error) {
 		return c.Route(ctx, r)
 	})
 }
 
 // Observe tells what happened; see sdk.Observer. It is repeated: events may come twice.
 func (p *Plugin) Observe(ctx context.Context, events []mail.Event) error {
-	_, err := call(ctx, p, "observer", true, quickTimeout, func(ctx context.Context, c *calls.Client) (struct{}, error) {
+	_, err := call(ctx, p, "observer", true, calls.QuickTimeout, func(ctx context.Context, c *calls.Client) (struct{}, error) {
 		return struct{}{}, c.Observe(ctx, events)
 	})
 	return err
@@ -151,35 +144,35 @@ func (p *Plugin) Observe(ctx context.Context, events []mail.Event) error {
 
 // Connect asks before the greeting; see sdk.ConnectFilter.
 func (p *Plugin) Connect(ctx context.Context, s *mail.Session) (mail.Verdict, error) {
-	return callIn(ctx, p, s.ID, "connect", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
+	return callIn(ctx, p, s.ID, "connect", true, calls.QuickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
 		return c.Connect(ctx, s)
 	})
 }
 
 // Helo asks at HELO; see sdk.HeloFilter.
 func (p *Plugin) Helo(ctx context.Context, s *mail.Session) (mail.Verdict, error) {
-	return callIn(ctx, p, s.ID, "helo", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
+	return callIn(ctx, p, s.ID, "helo", true, calls.QuickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
 		return c.Helo(ctx, s)
 	})
 }
 
 // Mail asks at MAIL; see sdk.MailFilter.
 func (p *Plugin) Mail(ctx context.Context, s *mail.Session) (mail.Verdict, error) {
-	return callIn(ctx, p, s.ID, "mail", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
+	return callIn(ctx, p, s.ID, "mail", true, calls.QuickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
 		return c.Mail(ctx, s)
 	})
 }
 
 // Rcpt asks about one recipient; see sdk.RcptFilter.
 func (p *Plugin) Rcpt(ctx context.Context, s *mail.Session, rcpt mail.Recipient) (mail.Verdict, error) {
-	return callIn(ctx, p, s.ID, "rcpt", true, quickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
+	return callIn(ctx, p, s.ID, "rcpt", true, calls.QuickTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
 		return c.Rcpt(ctx, s, rcpt)
 	})
 }
 
 // Message asks about a message; see sdk.MessageFilter.
 func (p *Plugin) Message(ctx context.Context, s *mail.Session, m *mail.Message) (mail.Verdict, error) {
-	return callIn(ctx, p, s.ID, "message", true, messageTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
+	return callIn(ctx, p, s.ID, "message", true, calls.MessageTimeout, func(ctx context.Context, c *calls.Client) (mail.Verdict, error) {
 		return c.Message(ctx, s, m)
 	})
 }

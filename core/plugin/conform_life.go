@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,45 +19,47 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/pabal-mta/mta/sdk/pluginv1"
+	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
+	"github.com/pabal-mta/mta/sdk/pluginv1/conform"
 	"github.com/pabal-mta/mta/sdk/schema"
 )
 
-// promptly is how long a plugin may take for what needs no work: Describe, a cancelled call, its own end.
-const promptly = 2 * time.Second
-
-func lifeChecks() []check {
-	return []check{
-		{"handshake", "It starts, its first line of output is the handshake, and it serves gRPC on a unix socket.",
-			"print nothing before the line \"1|1|unix|PATH|grpc|\", and serve before you print it", checkHandshake},
-		{"health", "grpc.health.v1.Health says SERVING for the service \"plugin\".",
-			"serve the standard health service on the same socket; without it the server takes the plugin for hung", checkHealth},
-		{"describe", "Describe needs no configuration, always answers the same, and does so within 2 s.",
-			"do no I/O in Describe: who the plugin is does not change", checkDescribe},
-		{"schema", "The schema of the configuration is legal, so that mta check can prove a config block.",
-			"the form is that of package sdk/schema: attributes with name and type, and blocks", checkSchema},
-		{"bad-config", "A configuration that is wrong is answered with diagnostics that point into it; nothing crashes.",
-			"check config_json against your own schema and answer with Diagnostics: an unknown name is an error, too", checkBadConfig},
-		{"configure", "The given configuration is taken, and what the plugin can do after it holds what it promised before.",
-			"give a configuration that it takes: mta plugin check FILE -config mta.hcl", checkConfigure},
+func (e *examinee) lifeChecks() []conform.Check {
+	return []conform.Check{
+		e.check("handshake", "It starts, its first line of output is the handshake, and it serves gRPC on a unix socket.",
+			"print nothing before the line \"1|1|unix|PATH|grpc|\", and serve before you print it", checkHandshake),
+		e.check("health", "grpc.health.v1.Health says SERVING for the service \"plugin\".",
+			"serve the standard health service on the same socket; without it the server takes the plugin for hung", checkHealth),
+		e.check("describe", "Describe needs no configuration, always answers the same, and does so within 2 s.",
+			"do no I/O in Describe: who the plugin is does not change", checkDescribe),
+		e.check("schema", "The schema of the configuration is legal, so that mta check can prove a config block.",
+			"the form is that of package sdk/schema: attributes with name and type, and blocks", checkSchema),
+		e.check("bad-config", "A configuration that is wrong is answered with diagnostics that point into it; nothing crashes.",
+			"check config_json against your own schema and answer with Diagnostics: an unknown name is an error, too", checkBadConfig),
+		e.check("configure", "The given configuration is taken, and what the plugin can do after it holds what it promised before.",
+			"give a configuration that it takes: mta plugin check FILE -config mta.hcl", checkConfigure),
 	}
 }
 
-func endChecks() []check {
-	return []check{
-		{"future-fields", "Fields that a later server may send are ignored.",
-			"do not refuse unknown fields: that is how v1 plugins run on every later server", checkFutureFields},
-		{"future-calls", "A call that it does not know is answered with ERROR_KIND_UNSUPPORTED.",
-			"answer what you do not know; an end of the stream fails every call under way", checkFutureCalls},
-		{"memory", "How its memory grows over 1,000 calls.", "", noteMemory},
-		{"sigterm", "SIGTERM does not end it before Drain: a service manager sends it to the whole group, and the server still needs its plugins.",
-			"ignore SIGTERM and SIGINT until Drain has been called", checkSIGTERM},
-		{"drain", "Drain ends within its time, and the plugin exits when it is asked to.",
-			"answer Drain when no call is running or timeout_ms is over, and exit on plugin.GRPCController.Shutdown", checkDrain},
-		{"lifeline", "When the server dies the plugin exits within 2 s.",
-			"read the descriptor that MTA_LIFELINE names, in a thread of its own, and exit when reading ends", checkLifeline},
-		{"stdout", "It prints nothing to its standard output after the handshake.",
-			"move standard output to standard error before the first line of your own code runs", checkStdout},
+func (e *examinee) endChecks() []conform.Check {
+	return []conform.Check{
+		e.check("future-config", "Fields of Configure that a later server may send are ignored.",
+			"do not refuse unknown fields: that is how v1 plugins run on every later server", checkFutureConfig),
+		e.check("memory", "How its memory grows over 1,000 calls.", "", noteMemory),
+		e.check("sigterm", "SIGTERM does not end it before Drain: a service manager sends it to the whole group, and the server still needs its plugins.",
+			"ignore SIGTERM and SIGINT until Drain has been called", checkSIGTERM),
+		e.check("drain", "Drain ends within its time, and the plugin exits when it is asked to.",
+			"answer Drain when no call is running or timeout_ms is over, and exit on plugin.GRPCController.Shutdown", checkDrain),
+		e.check("lifeline", "When the server dies the plugin exits within 2 s.",
+			"read the descriptor that MTA_LIFELINE names, in a thread of its own, and exit when reading ends", checkLifeline),
+		e.check("stdout", "It prints nothing to its standard output after the handshake.",
+			"move standard output to standard error before the first line of your own code runs", checkStdout),
 	}
+}
+
+// check makes a check of a question that is about processes.
+func (e *examinee) check(name, proves, hint string, ask func(context.Context, *examinee) (string, error)) conform.Check {
+	return conform.Check{Name: name, Proves: proves, Hint: hint, Ask: func(ctx context.Context, _ conform.Examinee) (string, error) { return ask(ctx, e) }}
 }
 
 func checkHandshake(ctx context.Context, e *examinee) (string, error) {
@@ -66,7 +70,7 @@ func checkHandshake(ctx context.Context, e *examinee) (string, error) {
 	}
 	defer p.end()
 	a := p.about
-	e.report.Name, e.report.Version, e.report.SDK = printable(a.GetName()), printable(a.GetVersion()), printable(a.GetSdk())
+	e.report.Name, e.report.Version, e.report.SDK = calls.Printable(a.GetName()), calls.Printable(a.GetVersion()), calls.Printable(a.GetSdk())
 	return fmt.Sprintf("ready after %d ms", time.Since(p.born).Milliseconds()), nil
 }
 
@@ -76,7 +80,7 @@ func checkHealth(ctx context.Context, e *examinee) (string, error) {
 		return "", err
 	}
 	defer p.end()
-	return "", p.alive(ctx, promptly)
+	return "", p.alive(ctx, conform.Promptly)
 }
 
 func checkDescribe(ctx context.Context, e *examinee) (string, error) {
@@ -113,11 +117,11 @@ func (e *examinee) describeTwice(ctx context.Context) (*pluginv1.DescribeRespons
 		return nil, err
 	}
 	defer p.end()
-	ctx, cancel := context.WithTimeout(ctx, promptly)
+	ctx, cancel := context.WithTimeout(ctx, conform.Promptly)
 	defer cancel()
 	res, err := p.client.Describe(ctx, "99.9.9")
 	if err != nil {
-		return nil, errors.New("Describe: " + printable(status.Convert(err).Message()))
+		return nil, errors.New("Describe: " + calls.Printable(status.Convert(err).Message()))
 	}
 	if !proto.Equal(p.about, res) {
 		return nil, errors.New("one process describes itself differently the second time")
@@ -127,8 +131,8 @@ func (e *examinee) describeTwice(ctx context.Context) (*pluginv1.DescribeRespons
 
 func knownKinds(list []*pluginv1.Kind) error {
 	for i, k := range list {
-		if sampleOf(k.GetName()) == nil {
-			return fmt.Errorf("%q is no kind of plugin", printable(k.GetName()))
+		if !conform.IsKind(k.GetName()) {
+			return fmt.Errorf("%q is no kind of plugin", calls.Printable(k.GetName()))
 		}
 		for _, other := range list[:i] {
 			if other.GetName() == k.GetName() {
@@ -211,13 +215,13 @@ func checkBadConfig(ctx context.Context, e *examinee) (string, error) {
 	for _, c := range list {
 		res, err := p.client.Configure(ctx, &pluginv1.ConfigureRequest{ConfigJson: []byte(c.json), ValidateOnly: true, Instance: "check"})
 		if err != nil {
-			return "", fmt.Errorf("%s: the call failed instead of giving diagnostics: %s", c.what, printable(status.Convert(err).Message()))
+			return "", fmt.Errorf("%s: the call failed instead of giving diagnostics: %s", c.what, calls.Printable(status.Convert(err).Message()))
 		}
 		if err := c.judge(res.GetDiagnostics()); err != nil {
 			return "", fmt.Errorf("%s (%.60q): %w", c.what, c.json, err)
 		}
 	}
-	return fmt.Sprintf("%d of them", len(list)), p.alive(ctx, promptly)
+	return fmt.Sprintf("%d of them", len(list)), p.alive(ctx, conform.Promptly)
 }
 
 // badConfig is a configuration that is wrong at an attribute, or as a whole.
@@ -266,11 +270,11 @@ func checkConfigure(ctx context.Context, e *examinee) (string, error) {
 	}
 	for _, k := range p.about.GetKinds() {
 		if !slices.Contains(p.kinds, k.GetName()) {
-			return "", fmt.Errorf("it promised to be a %q and is none", printable(k.GetName()))
+			return "", fmt.Errorf("it promised to be a %q and is none", calls.Printable(k.GetName()))
 		}
 	}
 	for _, k := range p.kinds {
-		if sampleOf(k) != nil { // a later SDK may name more than this server knows
+		if conform.IsKind(k) { // a later SDK may name more than this server knows
 			e.report.Kinds = append(e.report.Kinds, k)
 		}
 	}
@@ -280,6 +284,24 @@ func checkConfigure(ctx context.Context, e *examinee) (string, error) {
 	}
 	e.configured = true // from here on there is a kind to make calls of
 	return strings.Join(p.kinds, " "), nil
+}
+
+func checkFutureConfig(ctx context.Context, e *examinee) (string, error) {
+	p, err := e.fresh(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer p.end()
+	q := &pluginv1.ConfigureRequest{ConfigJson: e.spec.config(), ValidateOnly: true, Instance: "check"}
+	conform.AddUnknown(q.ProtoReflect())
+	res, err := p.client.Configure(ctx, q)
+	if err != nil {
+		return "", errors.New("Configure: " + calls.Printable(status.Convert(err).Message()))
+	}
+	if problems := calls.Problems(res); len(problems) > 0 {
+		return "", &ConfigError{problems}
+	}
+	return "", nil
 }
 
 func checkSIGTERM(ctx context.Context, e *examinee) (string, error) {
@@ -294,10 +316,10 @@ func checkSIGTERM(ctx context.Context, e *examinee) (string, error) {
 	}
 	select {
 	case <-p.child.gone:
-		return "", e.died(p)
+		return "", e.died(p, 0)
 	case <-time.After(300 * time.Millisecond):
 	}
-	return "", e.why(p, e.normal(ctx, p))
+	return "", conform.Normal(ctx, e)
 }
 
 func checkDrain(ctx context.Context, e *examinee) (string, error) {
@@ -307,11 +329,11 @@ func checkDrain(ctx context.Context, e *examinee) (string, error) {
 	}
 	defer e.end()
 	began := time.Now()
-	drain, cancel := context.WithTimeout(ctx, 2*promptly)
+	drain, cancel := context.WithTimeout(ctx, 2*conform.Promptly)
 	defer cancel()
-	unfinished, err := p.client.Drain(drain, promptly)
+	unfinished, err := p.client.Drain(drain, conform.Promptly)
 	if err != nil {
-		return "", errors.New("Drain: " + printable(status.Convert(err).Message()))
+		return "", errors.New("Drain: " + calls.Printable(status.Convert(err).Message()))
 	}
 	if unfinished != 0 {
 		return "", fmt.Errorf("it says that %d calls are running, and there is none", unfinished)
@@ -337,7 +359,7 @@ func checkLifeline(ctx context.Context, e *examinee) (string, error) {
 	select {
 	case <-p.child.gone:
 		return fmt.Sprintf("it exited after %d ms", time.Since(began).Milliseconds()), nil
-	case <-time.After(promptly):
+	case <-time.After(conform.Promptly):
 		return "", errors.New("it still runs after 2 s")
 	}
 }
@@ -347,6 +369,25 @@ func checkStdout(_ context.Context, e *examinee) (string, error) {
 		return "", fmt.Errorf("it printed %q", lines[0])
 	}
 	return "", nil
+}
+
+// many makes about n calls of all kinds, sixteen at a time, for ten seconds at most, and returns how many it made.
+func (e *examinee) many(ctx context.Context, p *process, n int) int64 {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var next, made atomic.Int64
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for i := int(next.Add(1)); i <= n && ctx.Err() == nil; i = int(next.Add(1)) {
+				if conform.Plain(ctx, p.client, e.report.Kinds[i%len(e.report.Kinds)], i) == nil {
+					made.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return made.Load()
 }
 
 // noteMemory reports how much memory the process has before and after many calls.
@@ -363,7 +404,7 @@ func noteMemory(ctx context.Context, e *examinee) (string, error) {
 	n := e.many(ctx, p, 1000)
 	after, err := resident(p)
 	if err != nil {
-		return "", e.died(p)
+		return "", e.died(p, 0)
 	}
 	return fmt.Sprintf("%.1f MiB, and %.1f MiB after %d calls", before, after, n), nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
+	"github.com/pabal-mta/mta/sdk/pluginv1/conform"
 )
 
 // The results of a Finding.
@@ -71,21 +72,15 @@ func Conform(ctx context.Context, s Spec, o Options, seen func(Finding)) (*Confo
 	}
 	defer e.launcher.close()
 	defer e.end()
-	e.run(ctx, lifeChecks())
+	e.run(ctx, e.lifeChecks())
 	if e.configured {
 		for _, k := range e.report.Kinds {
-			e.run(ctx, kindChecks(k))
+			e.run(ctx, conform.Kind(k))
 		}
-		e.run(ctx, endChecks())
+		e.run(ctx, conform.Wire())
+		e.run(ctx, e.endChecks())
 	}
 	return e.report, ctx.Err()
-}
-
-// check is one question to a plugin.
-type check struct {
-	name, proves, hint string
-	// ask returns a note for the report, and an error when the plugin has failed: errSkip, hinted or any other.
-	ask func(ctx context.Context, e *examinee) (note string, err error)
 }
 
 // errSkip ends a check that can't be made.
@@ -101,17 +96,18 @@ type examinee struct {
 	printed    printed
 	report     *Conformance
 	seen       func(Finding)
-	configured bool     // a process with the given configuration has come up
-	proc       *process // nil: none; configured, and shared by the checks that do it no harm
-	broken     bool     // it does not even start: no check can be made
+	configured bool            // a process with the given configuration has come up
+	proc       *process        // nil: none; configured, and shared by the checks
+	shared     *conform.Plugin // is that process
+	broken     bool            // it does not even start: no check can be made
 }
 
-func (e *examinee) run(ctx context.Context, list []check) {
+func (e *examinee) run(ctx context.Context, list []conform.Check) {
 	for _, c := range list {
 		if ctx.Err() != nil {
 			return
 		}
-		f := Finding{Name: c.name, Proves: c.proves}
+		f := Finding{Name: c.Name, Proves: c.Proves}
 		began := time.Now()
 		if e.broken {
 			f.Result, f.Detail = Skipped, "the plugin does not start"
@@ -127,13 +123,13 @@ func (e *examinee) run(ctx context.Context, list []check) {
 }
 
 // make makes one check and writes its result down.
-func (e *examinee) make(ctx context.Context, c check, f *Finding) {
+func (e *examinee) make(ctx context.Context, c conform.Check, f *Finding) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	note, err := c.ask(ctx, e)
+	note, err := c.Ask(ctx, e)
 	f.Result, f.Detail = Passed, note
 	if err == nil {
-		if c.hint == "" {
+		if c.Hint == "" {
 			f.Result = Noted
 		}
 		return
@@ -143,7 +139,7 @@ func (e *examinee) make(ctx context.Context, c check, f *Finding) {
 		f.Result = Skipped
 		return
 	}
-	f.Result, f.Detail, f.Hint = Failing, err.Error(), c.hint
+	f.Result, f.Detail, f.Hint = Failing, err.Error(), c.Hint
 	var h hinted
 	if errors.As(err, &h) {
 		f.Hint = h.hint
@@ -161,7 +157,7 @@ func (e *examinee) fresh(ctx context.Context) (*process, error) {
 // process returns the shared process; it starts and configures one when there is none, or when the last one has died.
 func (e *examinee) process(ctx context.Context) (*process, error) {
 	if e.proc != nil {
-		if e.died(e.proc) == nil {
+		if e.died(e.proc, 0) == nil {
 			return e.proc, nil
 		}
 		e.end()
@@ -170,6 +166,8 @@ func (e *examinee) process(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.shared = conform.NewPlugin(p.conn, func(patience time.Duration) error { return e.died(p, patience) })
+	p.client = e.shared.Client
 	if err := e.launcher.configure(ctx, p, false); err != nil {
 		p.end()
 		return nil, err
@@ -186,31 +184,33 @@ func (e *examinee) end() {
 	}
 }
 
-// died returns an error when the process has ended, or its stream of calls has.
-func (e *examinee) died(p *process) error {
+// died returns an error when the process has ended, or its stream of calls has. It waits so long for the end of the process.
+func (e *examinee) died(p *process, patience time.Duration) error {
+	select {
+	case <-p.child.gone:
+	case <-time.After(patience):
+	}
 	select {
 	case <-p.child.gone:
 		<-p.child.quiet
 		return e.launcher.withLastWords(fmt.Errorf("the process ended (%s)", p.child.ending()))
 	case <-p.client.Done():
-		return fmt.Errorf("the stream of calls ended: %s", printable(p.client.Err().Error()))
+		return fmt.Errorf("the stream of calls ended: %s", calls.Printable(p.client.Err().Error()))
 	default:
 		return nil
 	}
 }
 
-// why returns what lies behind the failure of a call: the end of the process tells more than the end of its connection.
-func (e *examinee) why(p *process, err error) error {
-	if !errors.Is(err, calls.ErrLost) {
-		return err
+// Plugin returns the shared process to the checks that know no processes.
+func (e *examinee) Plugin(ctx context.Context) (*conform.Plugin, error) {
+	if _, err := e.process(ctx); err != nil {
+		return nil, err
 	}
-	select {
-	case <-p.child.gone:
-		return e.died(p)
-	case <-time.After(pipeGrace):
-		return err
-	}
+	return e.shared, nil
 }
+
+// Kinds are those that it is examined in.
+func (e *examinee) Kinds() []string { return e.report.Kinds }
 
 // printed is a log handler that keeps what a plugin printed to its standard output after the handshake.
 type printed struct {

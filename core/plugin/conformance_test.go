@@ -17,8 +17,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/pabal-mta/mta/sdk"
 	"github.com/pabal-mta/mta/sdk/mail"
@@ -29,30 +31,33 @@ import (
 // TestConform has each mutant of a plugin break one rule, and wants the check of that rule, and no other, to fail.
 func TestConform(t *testing.T) {
 	for mode, want := range map[string]string{
-		"":          "", // the SDK itself
-		"honest":    "", // the same, served without go-plugin
-		"greets":    "handshake",
-		"sick":      "health",
-		"moody":     "describe",
-		"schema":    "schema",
-		"credulous": "bad-config",
-		"blind":     "bad-config",
-		"promises":  "configure",
-		"strict":    "future-fields",
-		"brittle":   "future-calls",
-		"illegal":   "rcpt/answers",
-		"one":       "rcpt/parallel",
-		"late":      "rcpt/deadline",
-		"forgets":   "rcpt/cancel",
-		"ascii":     "message/hostile",
-		"small":     "message/large",
-		"narrow":    "message/needs",
-		"mortal":    "sigterm",
-		"busy":      "drain",
-		"stays":     "drain",
-		"orphan":    "lifeline",
-		"prints":    "stdout",
-		"later":     "configure", // all that it can do is of a later version
+		"":              "", // the SDK itself
+		"honest":        "", // the same, served without go-plugin
+		"greets":        "handshake",
+		"sick":          "health",
+		"moody":         "describe",
+		"schema":        "schema",
+		"credulous":     "bad-config",
+		"blind":         "bad-config",
+		"promises":      "configure",
+		"strict":        "future-fields",
+		"brittle":       "future-calls",
+		"stiff":         "future-config",
+		"fragile":       "garbage",
+		"narrow-minded": "oversize",
+		"illegal":       "rcpt/answers",
+		"one":           "rcpt/parallel",
+		"late":          "rcpt/deadline",
+		"forgets":       "rcpt/cancel",
+		"ascii":         "message/hostile",
+		"small":         "message/large",
+		"narrow":        "message/needs",
+		"mortal":        "sigterm",
+		"busy":          "drain",
+		"stays":         "drain",
+		"orphan":        "lifeline",
+		"prints":        "stdout",
+		"later":         "configure", // all that it can do is of a later version
 
 		"observer":       "", // nothing but an observer
 		"observer-mute":  "observer/answers",
@@ -177,6 +182,10 @@ func (r *rogue) Describe(ctx context.Context, q *pb.DescribeRequest) (*pb.Descri
 func (r *rogue) Configure(ctx context.Context, q *pb.ConfigureRequest) (*pb.ConfigureResponse, error) {
 	res, err := r.PluginServer.Configure(ctx, q)
 	switch r.mode {
+	case "stiff":
+		if len(q.ProtoReflect().GetUnknown()) > 0 {
+			return nil, errors.New("what is this?")
+		}
 	case "credulous":
 		if q.GetValidateOnly() {
 			res.Diagnostics = nil
@@ -223,6 +232,9 @@ type rogueStream struct {
 
 func (s rogueStream) Recv() (*pb.Requests, error) {
 	q, err := s.BidiStreamingServer.Recv()
+	if code := status.Code(err); s.mode == "fragile" && code == codes.Internal || s.mode == "narrow-minded" && code == codes.ResourceExhausted {
+		os.Exit(5)
+	}
 	if s.mode == "brittle" && err == nil && slices.ContainsFunc(q.GetRequests(), func(r *pb.Request) bool { return r.GetCall() == nil }) {
 		return nil, errors.New("an unknown call")
 	}

@@ -47,7 +47,7 @@ func (l *launcher) startError(ctx context.Context, c *child, err error) error {
 	case c.pid.Load() == 0:
 		return execError(path, err)
 	case c.greets != "":
-		return hint(fmt.Errorf("%s wrote %q to its standard output, where a handshake was expected", path, printable(c.greets)),
+		return hint(fmt.Errorf("%s wrote %q to its standard output, where a handshake was expected", path, calls.Printable(c.greets)),
 			"a plugin of this server prints nothing before it serves; is this one?")
 	}
 	if m := protocolMismatch.FindStringSubmatch(err.Error()); m != nil {

@@ -6,10 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 
-	"github.com/pabal-mta/mta/sdk/pluginv1"
+	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
 	"github.com/pabal-mta/mta/sdk/schema"
 )
 
@@ -104,34 +103,17 @@ func Describe(ctx context.Context, s Spec) (*Description, error) {
 
 func describe(p *process) (*Description, error) {
 	a := p.about
-	d := &Description{Name: printable(a.GetName()), Version: printable(a.GetVersion()), Doc: printable(a.GetDoc()), SDK: printable(a.GetSdk())}
+	d := &Description{Name: calls.Printable(a.GetName()), Version: calls.Printable(a.GetVersion()), Doc: calls.Printable(a.GetDoc()), SDK: calls.Printable(a.GetSdk())}
 	for _, k := range a.GetKinds() {
-		d.Kinds = append(d.Kinds, printable(k.GetName()))
+		d.Kinds = append(d.Kinds, calls.Printable(k.GetName()))
 		if k.GetName() == "message" {
-			d.Needs = needs(k)
+			d.Needs = calls.Needs(k)
 		}
 	}
 	if err := json.Unmarshal(a.GetSchemaJson(), &d.Schema); err != nil {
 		return nil, fmt.Errorf("its schema can't be read: %w", err)
 	}
 	return d, nil
-}
-
-func needs(k *pluginv1.Kind) []string {
-	list := []string{"envelope"}
-	if k.GetHeader() {
-		fields := "header fields"
-		if names := k.GetHeaderNames(); len(names) > 0 {
-			fields += ": " + printable(strings.Join(names, " "))
-		}
-		list = append(list, fields)
-	}
-	if n := k.GetBodyPrefix(); k.GetBody() && n > 0 {
-		list = append(list, fmt.Sprintf("content: the first %d bytes", n))
-	} else if k.GetBody() {
-		list = append(list, "content")
-	}
-	return list
 }
 
 // Validate starts a plugin, has it check its configuration, and ends it. What it finds wrong is returned with paths into

@@ -8,7 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
+
+	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
 )
 
 const (
@@ -50,7 +51,7 @@ func (o *output) read(r *bufio.Reader, stream string) {
 }
 
 func (o *output) line(stream, text string, cut bool) {
-	text = printable(text)
+	text = calls.Printable(text)
 	if text == "" {
 		return
 	}
@@ -103,17 +104,6 @@ func (o *output) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// printable takes the controls out of a line, so that a plugin can't paint on an operator's terminal.
-func printable(s string) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, s))
-}
-
 var levels = map[string]slog.Level{
 	"trace": slog.LevelDebug, "debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn,
 	"warning": slog.LevelWarn, "error": slog.LevelError,
@@ -147,8 +137,8 @@ func parseFields(msg string, fields map[string]any) (slog.Level, string, []slog.
 	var attrs []slog.Attr
 	for k, v := range fields {
 		if !strings.HasPrefix(k, "@") {
-			attrs = append(attrs, slog.Any(printable(k), v))
+			attrs = append(attrs, slog.Any(calls.Printable(k), v))
 		}
 	}
-	return level, printable(msg), attrs
+	return level, calls.Printable(msg), attrs
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
 )
 
 func TestBreakerPauses(t *testing.T) {
@@ -116,7 +118,7 @@ func FuzzLine(f *testing.F) {
 	o := newOutput(slog.New(slog.DiscardHandler))
 	f.Fuzz(func(t *testing.T, stream, line string) {
 		o.line(stream, line, false)
-		if _, msg, _ := parseLine(stream, printable(line)); strings.ContainsAny(msg, "\r\n\x00\x1b") {
+		if _, msg, _ := parseLine(stream, calls.Printable(line)); strings.ContainsAny(msg, "\r\n\x00\x1b") {
 			t.Errorf("%q", msg)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pabal-mta/mta/core/event"
+	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
 )
 
 // Plugin is a running plugin: one process, or a pool of them. It has the methods of every kind; those that the plugin does
@@ -150,7 +151,7 @@ func (p *Plugin) begin(ctx context.Context) error {
 func (p *Plugin) learn(proc *process) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.kinds, p.name, p.version = proc.kinds, printable(proc.about.GetName()), printable(proc.about.GetVersion())
+	p.kinds, p.name, p.version = proc.kinds, calls.Printable(proc.about.GetName()), calls.Printable(proc.about.GetVersion())
 }
 
 // wake tells those that wait for a process that something has changed.

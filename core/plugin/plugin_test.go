@@ -284,7 +284,7 @@ func TestRetry(t *testing.T) {
 	if _, err := rcpt(t.Context(), p, "exit"); !errors.Is(err, ErrLost) {
 		t.Error(err)
 	}
-	if d := time.Since(begin); d > quickTimeout {
+	if d := time.Since(begin); d > calls.QuickTimeout {
 		t.Errorf("it took %v", d)
 	}
 	if n := p.Status().Restarts; n < 2 {

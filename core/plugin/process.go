@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -154,17 +153,13 @@ func (l *launcher) configure(ctx context.Context, p *process, validateOnly bool)
 		return l.withLastWords(fmt.Errorf("it ended while it was configured (%s)", p.child.ending()))
 	case <-time.After(pipeGrace):
 	}
-	return l.withLastWords(fmt.Errorf("it could not be configured: %s", printable(status.Convert(err).Message())))
+	return l.withLastWords(fmt.Errorf("it could not be configured: %s", calls.Printable(status.Convert(err).Message())))
 }
 
 func (p *process) configure(ctx context.Context, s *Spec, h *hostServer, validateOnly bool) error {
-	config := s.Config
-	if len(config) == 0 {
-		config = json.RawMessage("{}")
-	}
 	socket, token := h.address()
 	res, err := p.client.Configure(ctx, &pluginv1.ConfigureRequest{
-		ConfigJson: config, ValidateOnly: validateOnly, Instance: s.Name, StateDir: s.StateDir,
+		ConfigJson: s.config(), ValidateOnly: validateOnly, Instance: s.Name, StateDir: s.StateDir,
 		HostSocket: socket, HostToken: token,
 	})
 	if err != nil {
@@ -174,7 +169,7 @@ func (p *process) configure(ctx context.Context, s *Spec, h *hostServer, validat
 		return &ConfigError{problems}
 	}
 	for _, k := range res.GetKinds() {
-		p.kinds = append(p.kinds, printable(k.GetName()))
+		p.kinds = append(p.kinds, calls.Printable(k.GetName()))
 	}
 	if validateOnly {
 		return nil

@@ -125,6 +125,14 @@ func (s *Spec) fail(err error) error {
 	return e
 }
 
+// config is the config block.
+func (s *Spec) config() json.RawMessage {
+	if len(s.Config) == 0 {
+		return json.RawMessage("{}")
+	}
+	return s.Config
+}
+
 // source names the program in messages.
 func (s *Spec) source() string {
 	if s.Builtin != "" {

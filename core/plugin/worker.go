@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pabal-mta/mta/core/event"
+	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
 )
 
 const (
@@ -142,7 +143,7 @@ func (w *worker) streamEnded(proc *process) error {
 		return w.launcher.withLastWords(errors.New("it ended (" + proc.child.ending() + ")"))
 	case <-time.After(pipeGrace):
 	}
-	return errors.New("its stream of calls broke: " + printable(proc.client.Err().Error()))
+	return errors.New("its stream of calls broke: " + calls.Printable(proc.client.Err().Error()))
 }
 
 func hungOrGone(proc *process, err error) error {
@@ -150,7 +151,7 @@ func hungOrGone(proc *process, err error) error {
 	case <-proc.child.gone:
 		return errors.New("it ended (" + proc.child.ending() + ")")
 	default:
-		return errors.New("it is hung: " + printable(err.Error()))
+		return errors.New("it is hung: " + calls.Printable(err.Error()))
 	}
 }
 
@@ -200,7 +201,7 @@ func (w *worker) up(proc *process) {
 	w.plugin.wake()
 	w.plugin.events.Emit(event.Event{
 		Name: event.PluginState, Plugin: w.plugin.spec.Name, Class: "up", Took: time.Since(proc.born),
-		Reason: fmt.Sprintf("version %s, pid %s, %s", printable(proc.about.GetVersion()), proc.child.ID(), strings.Join(proc.kinds, " ")),
+		Reason: fmt.Sprintf("version %s, pid %s, %s", calls.Printable(proc.about.GetVersion()), proc.child.ID(), strings.Join(proc.kinds, " ")),
 	})
 }
 

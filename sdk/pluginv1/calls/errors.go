@@ -77,6 +77,17 @@ func oneLine(s string, limit int) string {
 	return s[:limit] + "…"
 }
 
+// Printable takes the controls out of a line, so that a plugin can't paint on an operator's terminal.
+func Printable(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s))
+}
+
 // Problems returns what a plugin found wrong with its configuration, fit for a terminal. Warnings are left out.
 func Problems(res *pb.ConfigureResponse) []schema.Problem {
 	var out []schema.Problem

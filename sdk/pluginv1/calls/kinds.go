@@ -3,9 +3,17 @@ package calls
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/pabal-mta/mta/sdk/mail"
 	pb "github.com/pabal-mta/mta/sdk/pluginv1"
+)
+
+// Time-outs of calls where nobody sets a shorter one.
+const (
+	QuickTimeout   = 5 * time.Second
+	MessageTimeout = time.Minute
+	StoreTimeout   = 2 * time.Minute
 )
 
 // ask makes a call and returns its response once that is no error.

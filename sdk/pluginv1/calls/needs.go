@@ -31,6 +31,24 @@ func CheckKind(k *pb.Kind) error {
 	return nil
 }
 
+// Needs says in words what a plugin is given of a message at stage message.
+func Needs(k *pb.Kind) []string {
+	list := []string{"envelope"}
+	if k.GetHeader() {
+		fields := "header fields"
+		if names := k.GetHeaderNames(); len(names) > 0 {
+			fields += ": " + Printable(strings.Join(names, " "))
+		}
+		list = append(list, fields)
+	}
+	if n := k.GetBodyPrefix(); k.GetBody() && n > 0 {
+		list = append(list, fmt.Sprintf("content: the first %d bytes", n))
+	} else if k.GetBody() {
+		list = append(list, "content")
+	}
+	return list
+}
+
 // needs is how much of a message is sent to a plugin.
 type needs struct {
 	header, body bool

@@ -1,4 +1,4 @@
-package plugin
+package conform
 
 import (
 	"context"
@@ -15,9 +15,9 @@ import (
 	"github.com/pabal-mta/mta/sdk/pluginv1/calls"
 )
 
-// tap stands between a client and its connection: it changes requests on their way out, and knows which of them have been
+// Tap stands between a client and its connection: it changes requests on their way out, and knows which of them have been
 // answered.
-type tap struct {
+type Tap struct {
 	grpc.ClientConnInterface
 	client *calls.Client
 
@@ -29,42 +29,24 @@ type tap struct {
 	reached func()
 }
 
-// tapped runs a process with a tap, configured, for one check. The configuration has unknown fields in it.
-func (e *examinee) tapped(ctx context.Context, check func(context.Context, *process, *tap) error) error {
-	p, err := e.fresh(ctx)
-	if err != nil {
-		return err
-	}
-	defer p.end()
-	t := &tap{ClientConnInterface: p.conn, open: make(map[uint64]bool), changed: make(chan struct{}, 1)}
-	t.client = calls.NewClient(t)
-	p.client = t.client
-	if err := e.launcher.configure(ctx, p, false); err != nil {
-		return err
-	}
-	return check(ctx, p, t)
-}
-
-func (t *tap) still(ctx context.Context, e *examinee, p *process, s *sample, err error) error {
-	return e.still(ctx, p, s, err)
-}
-
-func (t *tap) rewrite(change func(*pluginv1.Request)) {
+// rewrite changes requests from now on, until undo is called or another change takes its place.
+func (t *Tap) rewrite(change func(*pluginv1.Request)) (undo func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.change = change
+	return func() { t.rewrite(nil) }
 }
 
 // await has reached called when n requests have been sent.
-func (t *tap) await(n int, reached func()) {
+func (t *Tap) await(n int, reached func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.left, t.reached = n, reached
 }
 
 // settled waits until all requests have been answered.
-func (t *tap) settled(ctx context.Context) error {
-	timeout := time.After(promptly)
+func (t *Tap) settled(ctx context.Context) error {
+	timeout := time.After(Promptly)
 	for {
 		t.mu.Lock()
 		n := len(t.open)
@@ -84,23 +66,15 @@ func (t *tap) settled(ctx context.Context) error {
 	}
 }
 
-// Invoke makes a call with one answer; that of Configure gets unknown fields.
-func (t *tap) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	if r, ok := args.(*pluginv1.ConfigureRequest); ok {
-		addUnknown(r.ProtoReflect())
-	}
-	return t.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
-}
-
 // NewStream opens a stream and listens in on it.
-func (t *tap) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (t *Tap) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	s, err := t.ClientConnInterface.NewStream(ctx, d, method, opts...)
 	return tappedStream{s, t}, err
 }
 
 type tappedStream struct {
 	grpc.ClientStream
-	t *tap
+	t *Tap
 }
 
 // SendMsg sends a batch of requests, changed.
@@ -117,7 +91,7 @@ func (s tappedStream) SendMsg(m any) error {
 	return err
 }
 
-func (t *tap) sent(batch *pluginv1.Requests) (reached func()) {
+func (t *Tap) sent(batch *pluginv1.Requests) (reached func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, r := range batch.GetRequests() {
@@ -149,8 +123,8 @@ func (s tappedStream) RecvMsg(m any) error {
 	return err
 }
 
-// addUnknown puts fields that no version knows into a message and all messages in it.
-func addUnknown(m protoreflect.Message) {
+// AddUnknown puts fields that no version knows into a message and all messages in it.
+func AddUnknown(m protoreflect.Message) {
 	b := protowire.AppendTag(m.GetUnknown(), 18000, protowire.VarintType)
 	b = protowire.AppendVarint(b, 7)
 	b = protowire.AppendTag(b, 18001, protowire.BytesType)
@@ -161,10 +135,10 @@ func addUnknown(m protoreflect.Message) {
 		case f.IsMap() || f.Message() == nil:
 		case f.IsList():
 			for i := range v.List().Len() {
-				addUnknown(v.List().Get(i).Message())
+				AddUnknown(v.List().Get(i).Message())
 			}
 		default:
-			addUnknown(v.Message())
+			AddUnknown(v.Message())
 		}
 		return true
 	})

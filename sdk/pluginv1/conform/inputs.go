@@ -1,4 +1,4 @@
-package plugin
+package conform
 
 import (
 	"bytes"
@@ -32,15 +32,15 @@ type input struct {
 }
 
 var samples = []sample{
-	{"authenticator", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
+	{"authenticator", calls.QuickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
 		_, err := c.Authenticate(ctx, mail.Login{User: in.words, Password: in.words, Mechanism: "PLAIN", Remote: in.remote, Service: "smtp"})
 		return err
 	}},
-	{"store", storeTimeout, true, func(ctx context.Context, c *calls.Client, in input) error {
+	{"store", calls.StoreTimeout, true, func(ctx context.Context, c *calls.Client, in input) error {
 		_, err := c.Store(ctx, &mail.Delivery{ID: in.id, From: in.from, To: in.to, Content: mail.Bytes(in.content), Time: time.Now()})
 		return err
 	}},
-	{"directory", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
+	{"directory", calls.QuickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
 		var list []mail.Address
 		for _, r := range in.to {
 			list = append(list, r.Address)
@@ -48,40 +48,40 @@ var samples = []sample{
 		_, err := c.Lookup(ctx, list)
 		return err
 	}},
-	{"converter", messageTimeout, true, func(ctx context.Context, c *calls.Client, in input) error {
+	{"converter", calls.MessageTimeout, true, func(ctx context.Context, c *calls.Client, in input) error {
 		_, err := c.Convert(ctx, &mail.Conversion{ID: in.id, Envelope: in.envelope(), Content: mail.Bytes(in.content)})
 		return err
 	}},
-	{"bounce", messageTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
+	{"bounce", calls.MessageTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
 		_, err := c.Bounce(ctx, in.failure())
 		return err
 	}},
-	{"router", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
+	{"router", calls.QuickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
 		_, err := c.Route(ctx, &mail.Routing{ID: in.id, Envelope: in.envelope(), Size: int64(len(in.content)), Attempt: 1, Arrived: time.Now(), Meta: in.meta()})
 		return err
 	}},
-	{"observer", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
+	{"observer", calls.QuickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
 		return c.Observe(ctx, in.events())
 	}},
-	{"connect", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
+	{"connect", calls.QuickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
 		_, err := c.Connect(ctx, &mail.Session{ID: in.id, Listener: "mx", Remote: in.remote})
 		return err
 	}},
-	{"helo", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
+	{"helo", calls.QuickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
 		_, err := c.Helo(ctx, &mail.Session{ID: in.id, Listener: "mx", Remote: in.remote, Helo: in.words, ESMTP: true})
 		return err
 	}},
-	{"mail", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
+	{"mail", calls.QuickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
 		_, err := c.Mail(ctx, in.session())
 		return err
 	}},
-	{"rcpt", quickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
+	{"rcpt", calls.QuickTimeout, false, func(ctx context.Context, c *calls.Client, in input) error {
 		s := in.session()
 		s.To = in.to[1:]
 		_, err := c.Rcpt(ctx, s, in.to[0])
 		return err
 	}},
-	{"message", messageTimeout, true, func(ctx context.Context, c *calls.Client, in input) error {
+	{"message", calls.MessageTimeout, true, func(ctx context.Context, c *calls.Client, in input) error {
 		content := mail.Bytes(in.content)
 		h, _, err := mail.ReadHeader(content)
 		if err != nil {
