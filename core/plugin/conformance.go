@@ -86,9 +86,6 @@ func Conform(ctx context.Context, s Spec, o Options, seen func(Finding)) (*Confo
 // errSkip ends a check that can't be made.
 var errSkip = errors.New("skipped")
 
-// checkTimeout bounds one check.
-const checkTimeout = 90 * time.Second
-
 // examinee is a plugin under examination. It has at most one process at a time.
 type examinee struct {
 	spec       Spec
@@ -124,7 +121,7 @@ func (e *examinee) run(ctx context.Context, list []conform.Check) {
 
 // make makes one check and writes its result down.
 func (e *examinee) make(ctx context.Context, c conform.Check, f *Finding) {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, conform.Timeout)
 	defer cancel()
 	note, err := c.Ask(ctx, e)
 	f.Result, f.Detail = Passed, note

@@ -99,10 +99,17 @@ class Service {
   large (stream) {
     const chunks = []
     let request
-    stream.on('data', frame => frame.part === 'request' ? (request = frame.request) : chunks.push(frame.chunk))
+    stream.on('data', frame => {
+      if (frame.part === 'request') request = frame.request
+      if (frame.part === 'chunk') chunks.push(frame.chunk)
+    })
     stream.on('error', () => {})
     stream.on('end', async () => {
-      const content = request[request.call].content
+      const content = request?.[request.call]?.content
+      if (!content) { // a server that is broken: it is this stream alone that ends
+        stream.emit('error', { code: grpc.status.INVALID_ARGUMENT, details: 'no request with a content' })
+        return
+      }
       content.data = Buffer.concat(chunks)
       stream.write({ response: { ...await this.answer(request, () => !stream.cancelled), seq: request.seq } })
       stream.end()

@@ -25,6 +25,8 @@ type Host struct {
 	Zone     map[string]Records // what the DNS says of a name
 	Refuse   error              // the answer to Submit, such as a *mail.Reply; nil takes the message
 
+	wire wire // to the plugin
+
 	mu        sync.Mutex
 	fail      error
 	values    map[string]value
@@ -55,6 +57,10 @@ func (h *Host) Fail(err error) {
 	defer h.mu.Unlock()
 	h.fail = err
 }
+
+// Stall has everything that the plugin asks wait, as if the server hung, until resume is called. The methods of Host itself,
+// which a test calls, go on.
+func (h *Host) Stall() (resume func()) { return h.wire.stop() }
 
 // failure returns what everything fails with.
 func (h *Host) failure() error {

@@ -11,20 +11,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
-	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/hashicorp/go-hclog"
-	goplugin "github.com/hashicorp/go-plugin"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/pabal-mta/mta/sdk"
 	pb "github.com/pabal-mta/mta/sdk/pluginv1"
@@ -43,6 +34,10 @@ type Plugin struct {
 	*calls.Client
 	Kinds []string // what the plugin says that it can do
 	Host  *Host    // what the plugin talks to
+
+	t     testing.TB
+	life  *life
+	begin func() *Plugin // starts it once more, with the same host and the same state
 }
 
 // Config is the plugin's block of mta.hcl as JSON: a string or []byte that holds it, or any value that marshals to it.
@@ -58,13 +53,23 @@ func New(t testing.TB, p sdk.Served, config Config) *Plugin {
 // WithHost runs a plugin in memory that talks to h.
 func WithHost(t testing.TB, h *Host, p sdk.Served, config Config) *Plugin {
 	t.Helper()
-	sockets := memory{}
-	host := sockets.serve(t, calls.NewHostServer(h, hostToken))
-	client := calls.NewClient(sockets.plugin(t, p))
-	plugin, problems := configure(t, client, config, false, host)
-	failOn(t, problems)
-	plugin.Host = h
-	return plugin
+	return first(t, h, config, func() *life { return inMemory(t, p, h) })
+}
+
+// first starts a plugin for the first time.
+func first(t testing.TB, h *Host, config Config, begin func() *life) *Plugin {
+	t.Helper()
+	state := t.TempDir()
+	var start func() *Plugin
+	start = func() *Plugin {
+		t.Helper()
+		l := begin()
+		p, problems := configure(t, l, state, config, false)
+		failOn(t, problems)
+		p.Host, p.t, p.life, p.begin = h, t, l, start
+		return p
+	}
+	return start()
 }
 
 // hostToken opens the host in tests.
@@ -73,7 +78,7 @@ const hostToken = "test"
 // Problems returns what a plugin finds wrong with a configuration, without starting to work with it.
 func Problems(t testing.TB, p sdk.Served, config Config) []schema.Problem {
 	t.Helper()
-	_, problems := configure(t, calls.NewClient(memory{}.plugin(t, p)), config, true, "")
+	_, problems := configure(t, inMemory(t, p, new(Host)), "", config, true)
 	return problems
 }
 
@@ -81,34 +86,16 @@ func Problems(t testing.TB, p sdk.Served, config Config) []schema.Problem {
 // args may begin with.
 func Exec(t testing.TB, path string, config Config, args ...string) *Plugin {
 	t.Helper()
-	cmd := exec.Command(path)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir()}
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir()}
 	for len(args) > 0 && strings.Contains(args[0], "=") && !strings.HasPrefix(args[0], "-") {
-		cmd.Env, args = append(cmd.Env, args[0]), args[1:]
-	}
-	cmd.Args = append(cmd.Args, args...)
-	c := goplugin.NewClient(&goplugin.ClientConfig{
-		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: sdk.CookieKey, MagicCookieValue: sdk.CookieValue},
-		VersionedPlugins: map[int]goplugin.PluginSet{sdk.ProtocolVersion: {"plugin": connPlugin{}}},
-		Cmd:              cmd, SkipHostEnv: true, StartTimeout: startTimeout,
-		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
-		GRPCDialOptions:  calls.DialOptions(),
-		Logger:           hclog.New(&hclog.LoggerOptions{Output: testWriter{t}, Level: hclog.Info}),
-	})
-	t.Cleanup(c.Kill)
-	protocol, err := c.Client()
-	if err != nil {
-		t.Fatalf("starting %s: %v", path, err)
-	}
-	conn, err := protocol.Dispense("plugin")
-	if err != nil {
-		t.Fatalf("%s: %v", path, err)
+		env, args = append(env, args[0]), args[1:]
 	}
 	h := new(Host)
-	plugin, problems := configure(t, calls.NewClient(conn.(*grpc.ClientConn)), config, false, onSocket(t, calls.NewHostServer(h, hostToken)))
-	failOn(t, problems)
-	plugin.Host = h
-	return plugin
+	return first(t, h, config, func() *life {
+		cmd := exec.Command(path, args...)
+		cmd.Env = env
+		return inProcess(t, cmd, h)
+	})
 }
 
 func failOn(t testing.TB, problems []schema.Problem) {
@@ -121,96 +108,33 @@ func failOn(t testing.TB, problems []schema.Problem) {
 	}
 }
 
-// memory is the sockets of a test, by name.
-type memory map[string]*bufconn.Listener
-
-// serve serves on a socket until the end of the test and returns its name.
-func (m memory) serve(t testing.TB, srv *grpc.Server) (name string) {
-	t.Helper()
-	listener := bufconn.Listen(1 << 20)
-	name = fmt.Sprint("socket", len(m))
-	m[name] = listener
-	serve(t, srv, listener)
-	return name
-}
-
-func (m memory) dial(ctx context.Context, name string) (net.Conn, error) {
-	return m[name].DialContext(ctx)
-}
-
-// plugin serves a plugin and returns a connection to it.
-func (m memory) plugin(t testing.TB, p sdk.Served) *grpc.ClientConn {
-	t.Helper()
-	srv := grpc.NewServer(calls.ServerOptions()...)
-	sdk.Register(srv, p, slog.New(slog.NewTextHandler(testWriter{t}, nil)), m.dial)
-	name := m.serve(t, srv)
-	dial := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return m.dial(ctx, name) })
-	conn, err := grpc.NewClient("passthrough:plugin", append(calls.DialOptions(), dial, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn
-}
-
-// onSocket serves on a unix socket and returns its path.
-func onSocket(t testing.TB, srv *grpc.Server) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "mta") // the path of a socket is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "host")
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	serve(t, srv, listener)
-	return path
-}
-
-func serve(t testing.TB, srv *grpc.Server, l net.Listener) {
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := srv.Serve(l); err != nil {
-			t.Errorf("serving: %v", err)
-		}
-	}()
-	t.Cleanup(func() {
-		srv.Stop()
-		<-ended
-	})
-}
-
-func configure(t testing.TB, client *calls.Client, config Config, validateOnly bool, host string) (*Plugin, []schema.Problem) {
+func configure(t testing.TB, l *life, state string, config Config, validateOnly bool) (*Plugin, []schema.Problem) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	res, err := client.Configure(ctx, &pb.ConfigureRequest{
-		ConfigJson: configJSON(t, config), ValidateOnly: validateOnly, Instance: "test", StateDir: t.TempDir(),
-		HostSocket: host, HostToken: hostToken,
+	res, err := l.plugin.Client.Configure(ctx, &pb.ConfigureRequest{
+		ConfigJson: configJSON(t, config), ValidateOnly: validateOnly, Instance: "test", StateDir: state,
+		HostSocket: l.host, HostToken: hostToken,
 	})
 	if err != nil {
 		t.Fatalf("configuring the plugin: %v", err)
 	}
-	p := &Plugin{Client: client}
+	p := &Plugin{Client: l.plugin.Client}
 	for _, k := range res.GetKinds() {
 		p.Kinds = append(p.Kinds, k.GetName())
 	}
 	if validateOnly || len(res.GetDiagnostics()) > 0 {
 		return p, calls.Problems(res)
 	}
-	if err := client.Open(); err != nil {
+	if err := p.Open(); err != nil {
 		t.Fatalf("opening the stream of calls: %v", err)
 	}
 	t.Cleanup(func() {
 		// The plugin says goodbye to its host; a test may have drained or killed it already.
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()
-		_, _ = client.Drain(ctx, drainTimeout)
-		client.Close()
+		_, _ = p.Drain(ctx, drainTimeout)
+		p.Close()
 	})
 	return p, nil
 }
@@ -230,17 +154,6 @@ func configJSON(t testing.TB, config Config) []byte {
 		t.Fatal(fmt.Errorf("the configuration: %w", err))
 	}
 	return data
-}
-
-// connPlugin hands out the connection itself.
-type connPlugin struct {
-	goplugin.NetRPCUnsupportedPlugin
-}
-
-func (connPlugin) GRPCServer(*goplugin.GRPCBroker, *grpc.Server) error { return nil }
-
-func (connPlugin) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, c *grpc.ClientConn) (any, error) {
-	return c, nil
 }
 
 // testWriter writes into the test's log.

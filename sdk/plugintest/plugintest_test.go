@@ -22,11 +22,14 @@ import (
 
 // The test binary is a plugin too, so that Exec has something to run.
 func TestMain(m *testing.M) {
-	if os.Getenv("BE_A_PLUGIN") != "" {
+	switch os.Getenv("BE_A_PLUGIN") {
+	case "":
+		os.Exit(m.Run())
+	case "well":
+		sdk.ServeAny(wellPlugin(os.Getenv("BREAKS")))
+	default:
 		sdk.ServeAny(echoPlugin())
-		return
 	}
-	os.Exit(m.Run())
 }
 
 type config struct {

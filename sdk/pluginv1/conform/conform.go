@@ -23,6 +23,9 @@ const Promptly = 2 * time.Second
 // Grace is how long the end of a plugin may take to be seen, after a call that it was the cause of.
 const Grace = 50 * time.Millisecond
 
+// Timeout bounds one check.
+const Timeout = 90 * time.Second
+
 // Check is one question to a plugin.
 type Check struct {
 	Name, Proves, Hint string // "rcpt/parallel", one sentence, and what to do when it fails
