@@ -79,7 +79,7 @@ func serve(p Served) error {
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	go obeySignals(signals, s)
+	go obeySignals(signals, s, os.Getenv(LifelineKey) == "")
 	go followLifeline(s)
 	return serveGRPC(s, handshake)
 }
@@ -112,9 +112,12 @@ func serveGRPC(s *server, handshake io.WriteCloser) error {
 }
 
 // obeySignals lets SIGTERM and SIGINT pass until the plugin is drained: a service manager sends them to the whole group,
-// and the server still needs its plugins to finish.
-func obeySignals(signals <-chan os.Signal, s *server) {
+// and the server still needs its plugins to finish. A plugin that was started by hand ends at once.
+func obeySignals(signals <-chan os.Signal, s *server, byHand bool) {
 	for range signals {
+		if byHand {
+			os.Exit(1)
+		}
 		select {
 		case <-s.drained:
 			os.Exit(0)

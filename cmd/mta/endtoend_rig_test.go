@@ -98,12 +98,19 @@ func (s *system) must(stdin string, args ...string) string {
 // start starts the server and waits until it is ready.
 func (s *system) start() {
 	s.t.Helper()
+	s.begin("serve")
+	s.awaitReady()
+}
+
+// begin starts the server and does not wait for it.
+func (s *system) begin(args ...string) {
+	s.t.Helper()
 	log, err := os.OpenFile(s.path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer log.Close()
-	s.cmd, s.ended = s.command("serve"), make(chan struct{})
+	s.cmd, s.ended = s.command(args...), make(chan struct{})
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -112,6 +119,10 @@ func (s *system) start() {
 		_ = cmd.Wait() // ProcessState tells how it ended
 		close(ended)
 	}(s.cmd, s.ended)
+}
+
+func (s *system) awaitReady() {
+	s.t.Helper()
 	if !poll(func() bool { st, err := s.status(); return err == nil && st.Ready == "ok" || s.dead() }) || s.dead() {
 		s.t.Fatal("the server did not become ready")
 	}

@@ -51,7 +51,13 @@ func builtinCommand() ([]string, error) {
 }
 
 // loadOffline reads the words of the configuration, for a command that only has to find the server.
-func loadOffline(cmd *cobra.Command) (*config.Config, error) { return load(cmd, true) }
+func loadOffline(cmd *cobra.Command) (*config.Config, error) {
+	l, err := loader(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return shown(cmd)(l.LoadWords(cmd.Context()))
+}
 
 // load reads the configuration and shows what is wrong with it.
 func load(cmd *cobra.Command, offline bool) (*config.Config, error) {
@@ -59,12 +65,18 @@ func load(cmd *cobra.Command, offline bool) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, diags := l.Load(cmd.Context(), offline)
-	if diags.HasErrors() {
-		show(cmd.ErrOrStderr(), diags)
-		return nil, errShown
+	return shown(cmd)(l.Load(cmd.Context(), offline))
+}
+
+// shown shows what is wrong with a configuration that was read.
+func shown(cmd *cobra.Command) func(*config.Config, config.Diagnostics) (*config.Config, error) {
+	return func(cfg *config.Config, diags config.Diagnostics) (*config.Config, error) {
+		if diags.HasErrors() {
+			show(cmd.ErrOrStderr(), diags)
+			return nil, errShown
+		}
+		return cfg, nil
 	}
-	return cfg, nil
 }
 
 func show(w io.Writer, diags config.Diagnostics) {

@@ -32,6 +32,7 @@ const stopTime = 30 * time.Second
 
 func serveCommand() *cobra.Command {
 	var logAs, level, profile string
+	var dev []string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
@@ -42,6 +43,7 @@ func serveCommand() *cobra.Command {
 	cmd.Flags().StringVar(&logAs, "log", "auto", "auto, text or json")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.Flags().StringVar(&profile, "cpuprofile", "", "write a CPU profile for go tool pprof to this file")
+	cmd.Flags().StringSliceVar(&dev, "dev", nil, "do not start the plugin of that `NAME`, but wait until you have started it, in a debugger or without; for development alone")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if profile != "" {
 			f, err := os.Create(profile)
@@ -59,7 +61,7 @@ func serveCommand() *cobra.Command {
 			return usageError{err}
 		}
 		defer flush()
-		return serve(cmd, log)
+		return serve(cmd, log, dev)
 	}
 	return cmd
 }
@@ -80,20 +82,25 @@ func logger(w io.Writer, as, level string) (*slog.Logger, func(), error) {
 	return log, flush, nil
 }
 
-func serve(cmd *cobra.Command, log *slog.Logger) error {
+func serve(cmd *cobra.Command, log *slog.Logger, dev []string) error {
 	ctx := cmd.Context()
 	l, err := loader(cmd)
 	if err != nil {
 		return err
 	}
-	cfg, err := load(cmd, false)
+	if len(dev) > 0 {
+		if l.Dev, err = byHand(cmd, dev); err != nil {
+			return err
+		}
+	}
+	cfg, err := shown(cmd)(l.Load(ctx, false))
 	if err != nil {
 		return err
 	}
 	// The first reading has just been proved; a reload reads again.
 	first := cfg
 	e := engine.New(engine.Options{
-		ConfigPath: l.Path, Logger: log, Version: version(), Builtin: l.Command, MailSettings: mailSettings,
+		ConfigPath: l.Path, Logger: log, Version: version(), Builtin: l.Command, Dev: l.Dev, MailSettings: mailSettings,
 		Load: func(ctx context.Context) (*config.Config, error) {
 			if cfg := first; cfg != nil {
 				first = nil

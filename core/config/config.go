@@ -223,6 +223,8 @@ type Options struct {
 	Offline bool
 	// Unpinned lets a plugin be without sha256, for the command that writes it.
 	Unpinned bool
+	// ByHand are the labels of plugins that are started by hand, and need none either.
+	ByHand []string
 }
 
 func (o Options) lookupEnv(name string) (string, bool) {

@@ -123,7 +123,7 @@ func (d *decoder) checkSource(p *Plugin) {
 		d.hintAt(at, hint, "there is no built-in plugin %q%s", name, meant(name, d.options.Builtins))
 	case builtin && pinned:
 		d.errorAt(d.cfg.places[key{p, "sha256"}].def, "a built-in plugin is part of this program; it has no sha256")
-	case !builtin && !pinned && !d.options.Unpinned:
+	case !builtin && !pinned && !d.mayBeUnpinned(p):
 		d.hintAt(at, "mta plugin pin "+p.Name, "plugin %q has no sha256: what runs has to be what was checked", p.Name)
 	}
 }
@@ -131,7 +131,11 @@ func (d *decoder) checkSource(p *Plugin) {
 // unpinned reports a program that must not be started yet.
 func (d *decoder) unpinned(p *Plugin) bool {
 	_, builtin := cutBuiltin(p.Source)
-	return !builtin && p.SHA256 == "" && !d.options.Unpinned
+	return !builtin && p.SHA256 == "" && !d.mayBeUnpinned(p)
+}
+
+func (d *decoder) mayBeUnpinned(p *Plugin) bool {
+	return d.options.Unpinned || slices.Contains(d.options.ByHand, p.Name)
 }
 
 // checkUses compares what each plugin is with what the places that name it want.

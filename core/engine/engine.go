@@ -44,6 +44,8 @@ type Options struct {
 	// Builtin is the command that runs a built-in plugin: our own program and its first arguments, to which the
 	// plugin's name is added.
 	Builtin []string
+	// Dev has the plugins that are started by hand.
+	Dev Dev
 	// MailSettings are what mail programs are told about a configuration; nil: nothing.
 	MailSettings func(*config.Config) admin.MailSettings
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pabal-mta/mta/core/config"
 	"github.com/pabal-mta/mta/core/deliver"
@@ -63,7 +64,11 @@ func (e *Engine) newGeneration(ctx context.Context, cfg *config.Config) (*genera
 // build makes the rooms of a generation out of its configuration.
 func (g *generation) build(e *Engine, resolver *dns.Client) error {
 	for _, p := range g.cfg.Pipelines {
-		g.pipelines[p.Name] = g.pipeline(p, g.events)
+		pipe := g.pipeline(p, g.events)
+		if len(e.options.Dev) > 0 {
+			pipe.Budget = devBudget
+		}
+		g.pipelines[p.Name] = pipe
 	}
 	for _, name := range g.cfg.Bounce.Notify {
 		g.notifiers = append(g.notifiers, g.host.Plugin(name))
@@ -82,6 +87,9 @@ func (g *generation) build(e *Engine, resolver *dns.Client) error {
 	})
 	return nil
 }
+
+// devBudget is the time for the message stage of a server whose plugins somebody may be stepping through.
+const devBudget = 24 * time.Hour
 
 func (g *generation) pipeline(block *config.Pipeline, events *event.Bus) *pipeline.Pipeline {
 	p := &pipeline.Pipeline{Name: block.Name, Stages: map[pipeline.Stage][]pipeline.Step{}, Events: events, Budget: block.DataBudget}

@@ -20,6 +20,11 @@ func callIn[T any](ctx context.Context, p *Plugin, session, kind string, repeat 
 	if p.spec.Timeout > 0 {
 		timeout = p.spec.Timeout
 	}
+	if p.spec.Dev != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = detached(ctx)
+		defer cancel()
+	}
 	if d, ok := ctx.Deadline(); !ok || time.Until(d) > timeout {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)

@@ -132,8 +132,11 @@ func Validate(ctx context.Context, s Spec) ([]schema.Problem, error) {
 
 // briefly runs a process for one question.
 func briefly(ctx context.Context, s *Spec, ask func(context.Context, *launcher, *process) error) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
+	if s.Dev == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, startTimeout)
+		defer cancel()
+	}
 	quiet := *s
 	quiet.StateDir = "" // nothing is made for a question
 	l, err := newLauncher(&quiet, Options{}, newOutput(slog.New(slog.DiscardHandler)))

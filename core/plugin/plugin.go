@@ -86,7 +86,7 @@ func newPlugin(s Spec, o Options, h *Host) (*Plugin, error) {
 		p.dismiss()
 		return nil, s.fail(err)
 	}
-	if s.Builtin == "" && s.SHA256 == "" {
+	if s.Builtin == "" && s.SHA256 == "" && s.Dev == nil {
 		p.log.Warn("the plugin is not pinned: whatever lies at its path is run", "path", s.Path, "hint", "mta plugin pin "+s.Name)
 	}
 	return p, nil

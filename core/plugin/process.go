@@ -25,7 +25,8 @@ const stopGrace = 2 * time.Second
 // process is one life of a plugin.
 type process struct {
 	child  *child
-	launch *goplugin.Client
+	launch *goplugin.Client // nil: somebody else has started it
+	socket string           // of that process
 	conn   *grpc.ClientConn
 	client *calls.Client
 	health grpc_health_v1.HealthClient
@@ -93,6 +94,9 @@ func (l *launcher) close() {
 
 // start starts a process as far as Describe. It takes no longer than ctx.
 func (l *launcher) start(ctx context.Context) (*process, error) {
+	if l.spec.Dev != nil {
+		return l.spec.Dev.attach(ctx, l)
+	}
 	p := &process{room: l.room, born: time.Now()}
 	stopKill := func() bool { return true }
 	timeout := startTimeout
@@ -143,9 +147,15 @@ func (p *process) connect(ctx context.Context, version string) error {
 
 // configure hands over the configuration; after it, and unless it was only for validation, the process takes calls.
 func (l *launcher) configure(ctx context.Context, p *process, validateOnly bool) error {
+	if p.launch == nil && !validateOnly {
+		l.spec.Dev.take(p.socket)
+	}
 	err := p.configure(ctx, l.spec, l.host, validateOnly)
 	if _, answered := status.FromError(err); err == nil || !answered {
 		return err
+	}
+	if p.launch == nil {
+		return fmt.Errorf("it could not be configured: %s", calls.Printable(status.Convert(err).Message()))
 	}
 	select {
 	case <-p.child.gone:
@@ -204,6 +214,10 @@ func (p *process) stop(ctx context.Context) {
 		_, _ = p.client.Drain(ctx, timeout)
 		p.client.Close()
 	}
+	if p.launch == nil {
+		p.leave(true)
+		return
+	}
 	hung := time.AfterFunc(stopGrace, p.child.kill)
 	p.launch.Kill() // asks it to exit, and waits
 	hung.Stop()
@@ -212,6 +226,10 @@ func (p *process) stop(ctx context.Context) {
 
 // end kills what is left of the process, its group and its sockets.
 func (p *process) end() {
+	if p.launch == nil {
+		p.leave(false)
+		return
+	}
 	if p.child != nil {
 		p.child.kill()
 		<-p.child.gone

@@ -37,6 +37,8 @@ type Spec struct {
 	Sandbox *Sandbox // nil: it may reach what its user may
 	Shim    []string // our own program, with the arguments that make it call Exec; nil: the plugin is not held back at all
 
+	Dev *Dev // not nil: nothing is started, and the process that its author starts is waited for
+
 	Builtin     string   // name of a built-in plugin
 	Self        string   // our own program, for built-ins; "": the one that runs
 	BuiltinArgs []string // that make our own program serve the built-in

@@ -54,6 +54,9 @@ func newWorker(p *Plugin, l *launcher) *worker {
 
 // newProcess starts and configures a process.
 func (w *worker) newProcess(ctx context.Context) (*process, error) {
+	if w.launcher.spec.Dev != nil {
+		return w.waitForProcess(ctx)
+	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	proc, err := w.launcher.start(ctx)
@@ -65,6 +68,22 @@ func (w *worker) newProcess(ctx context.Context) (*process, error) {
 		return nil, err
 	}
 	return proc, nil
+}
+
+// waitForProcess waits for one that its author starts, and for another when it can't be used.
+func (w *worker) waitForProcess(ctx context.Context) (*process, error) {
+	for {
+		proc, err := w.launcher.start(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err = w.launcher.configure(ctx, proc, false); err == nil {
+			w.launcher.spec.Dev.say("plugin %q is attached (-dev)", w.plugin.spec.Name)
+			return proc, nil
+		}
+		proc.end()
+		w.launcher.spec.Dev.say("plugin %q: %v", w.plugin.spec.Name, err)
+	}
 }
 
 // supervise keeps a process running until the plugin is stopped.
@@ -84,8 +103,21 @@ func (w *worker) supervise(proc *process) {
 	}
 }
 
+// watchByHand returns when a process that its author has started is gone: it may stand at a breakpoint for hours.
+func (w *worker) watchByHand(proc *process) error {
+	select {
+	case <-w.plugin.stopping.Done():
+		return nil
+	case <-proc.client.Done():
+		return errors.New("its author has ended it, or it broke: " + calls.Printable(proc.client.Err().Error()))
+	}
+}
+
 // watch returns when the process is of no more use, and says why.
 func (w *worker) watch(proc *process) error {
+	if proc.launch == nil {
+		return w.watchByHand(proc)
+	}
 	tick, look := time.NewTicker(w.every), time.NewTicker(memoryEvery)
 	defer tick.Stop()
 	defer look.Stop()
@@ -222,7 +254,7 @@ func (w *worker) noteFailure(err error) {
 	w.mu.Lock()
 	w.failed++
 	w.state, w.lastErr = "restarting", err
-	if w.failed >= crashLoop {
+	if w.failed >= crashLoop && w.plugin.spec.Dev == nil {
 		w.state = "crashloop"
 	}
 	w.since = time.Now()
@@ -271,6 +303,9 @@ func (w *worker) addTo(s *Status) {
 	if proc == nil {
 		s.PIDs = append(s.PIDs, 0)
 		return
+	}
+	if proc.launch == nil {
+		s.InForce = []string{"nothing: its author has started it by hand (-dev)"}
 	}
 	pid := int(proc.child.pid.Load())
 	s.PIDs = append(s.PIDs, pid)

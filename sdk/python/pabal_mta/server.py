@@ -372,10 +372,10 @@ def _handlers(s):
 
 
 def _follow_lifeline(s):
-    """Ends the process when the server has died."""
+    """Ends the process when the server has died. Without a lifeline it was started by hand, and False is returned."""
     fd = int(os.environ.pop("MTA_LIFELINE", "-1"))
     if fd < 0:
-        return
+        return False
     os.set_inheritable(fd, False)
 
     def follow():
@@ -384,6 +384,7 @@ def _follow_lifeline(s):
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+    return True
 
 
 def serve(plugin):
@@ -395,9 +396,9 @@ def serve(plugin):
     handler.setFormatter(_Json())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     s = _Service(plugin)
-    _follow_lifeline(s)
+    led = _follow_lifeline(s)
     for sig in (signal.SIGTERM, signal.SIGINT):  # a service manager sends them to the whole group
-        signal.signal(sig, lambda *_: s.drained.is_set() and os._exit(0))
+        signal.signal(sig, lambda *_: (s.drained.is_set() or not led) and os._exit(0 if led else 1))
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(2 * _THREADS), options=[
         ("grpc.max_receive_message_length", 16 << 20), ("grpc.max_send_message_length", 8 << 20),
     ])
