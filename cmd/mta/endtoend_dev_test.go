@@ -84,6 +84,21 @@ func (a *author) signal(sig syscall.Signal) {
 	}
 }
 
+// gone waits until the process has ended.
+func (a *author) gone() {
+	a.s.t.Helper()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = a.cmd.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		a.s.t.Fatal("the process goes on")
+	}
+}
+
 // mailFrom says MAIL, and what the answer was when it is there.
 func mailFrom(t *testing.T, address string) <-chan string {
 	t.Helper()
@@ -106,8 +121,13 @@ func mailFrom(t *testing.T, address string) <-chan string {
 
 func wantMine(t *testing.T, what string, answer <-chan string) {
 	t.Helper()
-	if got := <-answer; !strings.Contains(got, "this is mine") {
-		t.Errorf("%s: %q", what, got)
+	select {
+	case got := <-answer:
+		if !strings.Contains(got, "this is mine") {
+			t.Errorf("%s: %q", what, got)
+		}
+	case <-time.After(patience):
+		t.Fatalf("%s: no answer", what)
 	}
 }
 
@@ -137,7 +157,7 @@ func TestDev(t *testing.T) {
 	}
 	select {
 	case got := <-waiting:
-		t.Errorf("a call to a plugin at a breakpoint was given up: %q", got)
+		t.Fatalf("a call to a plugin at a breakpoint was given up: %q", got)
 	case <-time.After(time.Second): // 20 times its time-out
 	}
 	a.signal(syscall.SIGCONT)
@@ -150,14 +170,12 @@ func TestDev(t *testing.T) {
 	wantMine(t, "the second process", waiting)
 
 	a.signal(syscall.SIGINT) // as Ctrl-C does: nobody else would end it
-	_ = a.cmd.Wait()
+	a.gone()
 	a.told(3)
 	a.start()
 	wantMine(t, "the third process", mailFrom(t, mx))
 	s.stop()
-	if err := a.cmd.Wait(); err != nil {
-		t.Errorf("a plugin that was drained was not ended with the server: %v", err)
-	}
+	a.gone() // it was drained and asked to
 	log, _ := os.ReadFile(s.path("log"))
 	if !bytes.Contains(log, []byte("not for production")) {
 		t.Error("nobody was warned")
