@@ -108,11 +108,11 @@ func beRogue(mode string) {
 	}
 	var honest grab
 	sdk.Register(&honest, served, slog.New(slog.DiscardHandler), nil)
-	r := &rogue{PluginServer: honest.server, mode: mode}
-	r.live(mode)
+	serveAsAny(mode, func(s *grpc.Server) { pb.RegisterPluginServer(s, &rogue{PluginServer: honest.server, mode: mode}) })
 }
 
-func (r *rogue) live(mode string) {
+// serveAsAny serves as a program in any language would.
+func serveAsAny(mode string, register func(*grpc.Server)) {
 	signals := make(chan os.Signal, 2)
 	if mode != "mortal" {
 		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -129,7 +129,7 @@ func (r *rogue) live(mode string) {
 		panic(err)
 	}
 	s := grpc.NewServer(calls.ServerOptions()...)
-	pb.RegisterPluginServer(s, r)
+	register(s)
 	h := health.NewServer()
 	if mode != "sick" {
 		h.SetServingStatus("plugin", grpc_health_v1.HealthCheckResponse_SERVING)

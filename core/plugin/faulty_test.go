@@ -49,6 +49,9 @@ func bePlugin(mode string) {
 		return
 	}
 	switch mode {
+	case "frozen":
+		beFrozen()
+		return
 	case "exit":
 		fmt.Fprintln(os.Stderr, "no database")
 		os.Exit(3)
