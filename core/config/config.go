@@ -105,7 +105,7 @@ type Plugin struct {
 
 // PluginLimits bounds one process of a plugin. Zero is no limit but the server's own.
 type PluginLimits struct {
-	Memory schema.Size `hcl:"memory" min:"33554432" computed:"the server's own" doc:"its data, not counting programs and files that it maps"`
+	Memory schema.Size `hcl:"memory" min:"33554432" computed:"the server's own" doc:"its data and that of all that it starts, not counting programs and files that are mapped"`
 	PIDs   int         `hcl:"pids" min:"16" computed:"the server's own" doc:"processes and threads of its user"`
 	NoFile int         `hcl:"nofile" min:"32" computed:"the server's own" doc:"open files and connections"`
 }

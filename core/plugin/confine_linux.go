@@ -1,10 +1,12 @@
 package plugin
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -121,7 +123,7 @@ func inForce(pid int, s *Spec) []string {
 		words = append(words, "no new privileges")
 	}
 	if s.Limits.Memory > 0 {
-		words = append(words, fmt.Sprintf("memory: killed above %d MiB, none beyond %s bytes", s.Limits.Memory>>20, line1(limits, "Max data size")))
+		words = append(words, fmt.Sprintf("memory, with all that it starts: killed above %d MiB; one process gets none beyond %s bytes", s.Limits.Memory>>20, line1(limits, "Max data size")))
 	}
 	words = append(words, "open files: "+line1(limits, "Max open files"))
 	if s.Limits.PIDs > 0 {
@@ -165,10 +167,27 @@ func sandboxLevel(s *Spec) string {
 	}
 }
 
-// memoryOf returns how much memory a process has of its own, in bytes; 0 when that can't be seen.
-func memoryOf(pid int) int64 {
-	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	f := strings.Fields(string(statm))
+// memoryOf returns how much memory a plugin has of its own, in bytes: its process, and all that it has started, which is known
+// by its group or by its mark. What has left the group and put away its environment is not seen.
+func memoryOf(pid int, mark string) int64 {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	group, sum := strconv.Itoa(pid), int64(0)
+	for _, dir := range dirs {
+		stat, err := os.ReadFile(dir + "/stat")
+		if err != nil {
+			continue
+		}
+		if f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])); len(f) > 2 && f[2] == group || isMarked(dir+"/environ", mark) {
+			sum += ownMemory(dir + "/statm")
+		}
+	}
+	return sum
+}
+
+// ownMemory returns what a process shares with nobody, in bytes; 0 when that can't be seen.
+func ownMemory(statm string) int64 {
+	text, err := os.ReadFile(statm)
+	f := strings.Fields(string(text))
 	if err != nil || len(f) < 3 {
 		return 0
 	}

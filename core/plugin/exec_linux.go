@@ -75,11 +75,13 @@ func killIfMarked(pid int, environ, mark string) bool {
 		return false
 	}
 	defer func() { _ = unix.Close(fd) }()
+	return isMarked(environ, mark) && unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil
+}
+
+// isMarked reports whether an environment holds a mark.
+func isMarked(environ, mark string) bool {
 	env, err := os.ReadFile(environ)
-	if err != nil || !bytes.Contains(append([]byte{0}, env...), []byte("\x00"+mark)) {
-		return false
-	}
-	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil
+	return err == nil && bytes.Contains(append([]byte{0}, env...), []byte("\x00"+mark))
 }
 
 // awaitExit returns when the child has ended, and leaves it a zombie, so that its group's number is still its own.

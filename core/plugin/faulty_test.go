@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,6 +50,9 @@ func bePlugin(mode string) {
 		return
 	}
 	switch mode {
+	case "eater":
+		eaten = bytes.Repeat([]byte("x"), 300<<20)
+		time.Sleep(time.Hour)
 	case "frozen":
 		beFrozen()
 		return
@@ -202,6 +206,25 @@ func reach(what string) string {
 		err = syscall.Kill(pid, 0)
 	case "run":
 		err = exec.Command(object).Run()
+	case "child": // that eats, in the plugin's group with an environment of its own, or the other way round
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = []string{"MODE=eater"}
+		if object == "elsewhere" {
+			cmd.Env, cmd.SysProcAttr = append(os.Environ(), cmd.Env...), &syscall.SysProcAttr{Setsid: true}
+		}
+		err = cmd.Start()
+	case "storm":
+		n, _ := strconv.Atoi(object)
+		for i := 0; i < n && err == nil; i++ {
+			err = exec.Command("sleep", "600").Start()
+		}
+	case "burn":
+		for range 4 * runtime.NumCPU() {
+			go func() {
+				for {
+				}
+			}()
+		}
 	case "files":
 		n, _ := strconv.Atoi(object)
 		for range n {

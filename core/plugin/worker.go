@@ -161,8 +161,8 @@ func (w *worker) tooLarge(proc *process) error {
 	if limit == 0 {
 		return nil
 	}
-	if got := memoryOf(int(proc.child.pid.Load())); got > limit {
-		return fmt.Errorf("it has %d MiB of memory, more than the %d MiB of limits.memory", got>>20, limit>>20)
+	if got := memoryOf(int(proc.child.pid.Load()), proc.child.mark); got > limit {
+		return fmt.Errorf("it has %d MiB of memory, with all that it has started, more than the %d MiB of limits.memory", got>>20, limit>>20)
 	}
 	return nil
 }
