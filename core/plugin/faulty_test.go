@@ -53,6 +53,15 @@ func bePlugin(mode string) {
 	case "eater":
 		eaten = bytes.Repeat([]byte("x"), 300<<20)
 		time.Sleep(time.Hour)
+	case "floor":
+		beFloor()
+		return
+	case "reader":
+		beReader()
+		return
+	case "taker":
+		beTaker()
+		return
 	case "frozen":
 		beFrozen()
 		return
