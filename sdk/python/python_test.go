@@ -79,6 +79,34 @@ func bee(t *testing.T) string {
 	return program
 }
 
+// TestByHand: Ctrl-C ends a plugin that no server has started, since nobody else would.
+func TestByHand(t *testing.T) {
+	dir, err := os.MkdirTemp("", "mta") // the path of a socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	cmd := exec.Command(bee(t))
+	cmd.Env = append(os.Environ(), "MTA_PLUGIN=mta.plugin.v1", "PLUGIN_UNIX_SOCKET_DIR="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() }).Stop()
+	if _, err := io.ReadFull(out, make([]byte, len("1|1|unix|"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 {
+		t.Error(err)
+	}
+}
+
 // ask has the bee do something, and returns what it says.
 func ask(t *testing.T, p *plugintest.Plugin, word string) string {
 	t.Helper()
