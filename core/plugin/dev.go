@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +33,13 @@ type Dev struct {
 	lock *os.File
 
 	mu    sync.Mutex
-	taken map[string]bool // sockets of processes that have been configured: each is, once
+	taken map[socket]bool // of processes that have been configured: each is, once
+}
+
+// socket is where a process listens. Another one may take the same name later.
+type socket struct {
+	path string
+	born time.Time
 }
 
 // devTimeout is the time-out of a call to a process that somebody may be stepping through.
@@ -50,13 +55,18 @@ func NewDev(name string, out io.Writer) (*Dev, error) {
 	if err := ownDir(parent); err != nil {
 		return nil, err
 	}
-	d := &Dev{dir: filepath.Join(parent, "dev-"+name), out: out, taken: make(map[string]bool)}
+	d := &Dev{dir: filepath.Join(parent, "dev-"+name), out: out, taken: make(map[socket]bool)}
 	if err := ownDir(d.dir); err != nil {
 		return nil, err
 	}
 	var err error
 	if d.lock, err = lockFile(filepath.Join(d.dir, "lock"), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, fmt.Errorf("another server waits for plugin %q: %w", name, err)
+	}
+	for _, s := range d.sockets() {
+		if !s.serves() { // left behind
+			_ = os.Remove(s.path)
+		}
 	}
 	return d, nil
 }
@@ -133,65 +143,70 @@ func (d *Dev) howTo(s *Spec) string {
 
 // find returns a process that serves and has not been configured yet, the youngest first, or nil.
 func (d *Dev) find(ctx context.Context, l *launcher) *process {
-	for _, path := range d.sockets() {
-		c, err := net.Dial("unix", path)
-		if err != nil { // of a process that is dead, or has not come so far yet
+	for _, s := range d.sockets() {
+		if !s.serves() { // its process is dead, or has not come so far yet
 			continue
 		}
-		c.Close()
-		p, err := connectByHand(ctx, path, l)
+		p, err := connectByHand(ctx, s, l)
 		if err == nil {
 			return p
 		}
 		if ctx.Err() == nil {
-			d.say("plugin %q: the process at %s: %v", l.spec.Name, path, err)
-			d.take(path)
+			d.say("plugin %q: the process at %s: %v", l.spec.Name, s.path, err)
+			d.take(s)
 		}
 	}
 	return nil
 }
 
+func (s socket) serves() bool {
+	c, err := net.Dial("unix", s.path)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}
+
 // sockets lists those that nobody has configured, the youngest first.
-func (d *Dev) sockets() []string {
+func (d *Dev) sockets() (list []socket) {
 	entries, err := os.ReadDir(d.dir)
 	if err != nil {
 		return nil
 	}
-	born := make(map[string]time.Time)
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	for _, e := range entries {
-		path := filepath.Join(d.dir, e.Name())
-		if info, err := e.Info(); err == nil && e.Type() == os.ModeSocket && !d.taken[path] {
-			born[path] = info.ModTime()
+		info, err := e.Info()
+		if err != nil || e.Type() != os.ModeSocket {
+			continue
+		}
+		if s := (socket{filepath.Join(d.dir, e.Name()), info.ModTime()}); !d.taken[s] {
+			list = append(list, s)
 		}
 	}
-	d.mu.Unlock()
-	list := make([]string, 0, len(born))
-	for path := range born {
-		list = append(list, path)
-	}
-	slices.SortFunc(list, func(a, b string) int { return cmp.Or(born[b].Compare(born[a]), cmp.Compare(a, b)) })
+	slices.SortFunc(list, func(a, b socket) int { return b.born.Compare(a.born) })
 	return list
 }
 
-func (d *Dev) take(path string) {
+func (d *Dev) take(s socket) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.taken[path] = true
+	d.taken[s] = true
 }
 
 // connectByHand connects to a process that somebody else has started.
-func connectByHand(ctx context.Context, path string, l *launcher) (*process, error) {
+func connectByHand(ctx context.Context, at socket, l *launcher) (*process, error) {
 	conn, err := grpc.NewClient("passthrough:plugin", append(calls.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			var n net.Dialer
-			return n.DialContext(ctx, "unix", path)
+			return n.DialContext(ctx, "unix", at.path)
 		}))...)
 	if err != nil {
 		return nil, err
 	}
 	p := &process{room: l.room, born: time.Now(), conn: conn, client: calls.NewClient(conn), health: grpc_health_v1.NewHealthClient(conn),
-		socket: path, child: &child{spec: l.spec, gone: make(chan struct{}), quiet: make(chan struct{}), alone: make(chan struct{})}}
+		socket: at, child: &child{spec: l.spec, gone: make(chan struct{}), quiet: make(chan struct{}), alone: make(chan struct{})}}
 	if p.about, err = p.client.Describe(ctx, l.version); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}

@@ -26,7 +26,7 @@ const stopGrace = 2 * time.Second
 type process struct {
 	child  *child
 	launch *goplugin.Client // nil: somebody else has started it
-	socket string           // of that process
+	socket socket           // of that process
 	conn   *grpc.ClientConn
 	client *calls.Client
 	health grpc_health_v1.HealthClient

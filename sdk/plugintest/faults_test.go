@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,10 +28,19 @@ func ok(t *testing.T, p *plugintest.Plugin) {
 	}
 }
 
+func runs(pid string) bool {
+	n, err := strconv.Atoi(pid)
+	return err != nil || syscall.Kill(n, 0) == nil
+}
+
 // TestKill kills a plugin in the middle of a call; its next life has its host's memory.
 func TestKill(t *testing.T) {
 	everywhere(t, func(t *testing.T, p *plugintest.Plugin) {
 		if err := p.Host.Set(t.Context(), "k", []byte("v"), 0); err != nil {
+			t.Fatal(err)
+		}
+		var pid *mail.Reply
+		if _, err := p.Convert(t.Context(), &mail.Conversion{ID: "pid", Content: mail.Bytes(nil)}); !errors.As(err, &pid) {
 			t.Fatal(err)
 		}
 		ended := make(chan error)
@@ -46,6 +57,11 @@ func TestKill(t *testing.T) {
 		}
 		if _, err := p.Helo(within(t, time.Second), session()); !errors.Is(err, calls.ErrLost) {
 			t.Error("a call to the dead:", err)
+		}
+		for end := time.Now().Add(time.Minute); pid.Text != strconv.Itoa(os.Getpid()) && runs(pid.Text); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the process lives on")
+			}
 		}
 		again := p.Restart()
 		ok(t, again)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -112,6 +113,9 @@ func (e *echo) Convert(ctx context.Context, c *mail.Conversion) (mail.Converted,
 		return mail.Converted{}, nil
 	case "refuse":
 		r := mail.NewReply(554, "5.6.3", "can't convert")
+		return mail.Converted{}, &r
+	case "pid":
+		r := mail.NewReply(554, "5.6.3", strconv.Itoa(os.Getpid()))
 		return mail.Converted{}, &r
 	case "wait":
 		<-ctx.Done()
