@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -126,6 +127,36 @@ func TestStoreFails(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "the disk is gone") {
 		t.Error(err)
 	}
+}
+
+// TestKilled: what it has learned outlives it.
+func TestKilled(t *testing.T) {
+	inVirtualTime(t, `{}`, func(t *testing.T, p *plugintest.Plugin) {
+		bob := peer("192.0.2.1", "bob@there.example")
+		meets(t, p, bob, true)
+		p = p.Restart() // killed, as by SIGKILL
+		meets(t, p, bob, true)
+		time.Sleep(5 * time.Minute)
+		meets(t, p, bob, false)
+	})
+}
+
+// TestHostHangs: a call ends with its time, and the next one is answered when the server lives again.
+func TestHostHangs(t *testing.T) {
+	inVirtualTime(t, `{}`, func(t *testing.T, p *plugintest.Plugin) {
+		resume := p.Host.Stall()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if _, err := p.Rcpt(ctx, peer("192.0.2.1", ""), mail.Recipient{Address: mail.MustParseAddress("ann@here.example")}); err == nil {
+			t.Error("it answered without its store")
+		}
+		resume()
+		meets(t, p, peer("192.0.2.1", "bob@there.example"), true)
+	})
+}
+
+func TestContract(t *testing.T) {
+	inVirtualTime(t, `{}`, func(t *testing.T, p *plugintest.Plugin) { plugintest.Conform(t, p) })
 }
 
 func TestWrongConfig(t *testing.T) {
