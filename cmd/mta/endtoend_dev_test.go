@@ -82,6 +82,9 @@ func (a *author) signal(sig syscall.Signal) {
 	if err := a.cmd.Process.Signal(sig); err != nil {
 		a.s.t.Fatal(err)
 	}
+	if sig == syscall.SIGSTOP && !poll(func() bool { return allStopped(a.cmd.Process.Pid) }) {
+		a.s.t.Fatal("the process does not stop")
+	}
 }
 
 // gone waits until the process has ended.
