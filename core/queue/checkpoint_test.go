@@ -97,8 +97,8 @@ func TestManyTurns(t *testing.T) {
 				t.Errorf("%s: %v", id, err)
 			}
 		}
-		if got := listed(t, q, Filter{}); len(got) != len(live) {
-			t.Errorf("%d listed, want %d", len(got), len(live))
+		if got := listed(t, q, Filter{}); len(got) != len(live) || !slices.IsSorted(got) {
+			t.Errorf("%d listed, want %d, sorted", len(got), len(live))
 		}
 	}
 	check(q)
@@ -188,12 +188,14 @@ func TestCheckpointWithoutRoom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	none := func(*Record) error { return nil }
 	first := add(t, q, message(pattern(1, 5000), "bob@example.net"))
-	for range 2 {
+	for i := range 2 {
 		free.Store(1 << 20)
-		if err := q.List(context.Background(), Filter{}, none); !errors.Is(err, ErrFull) {
-			t.Errorf("List: %v", err)
+		if err := q.flush(context.Background()); !errors.Is(err, ErrFull) {
+			t.Errorf("a checkpoint without room: %v", err)
+		}
+		if got := listed(t, q, Filter{}); len(got) != 1+i || got[0] != first.ID {
+			t.Errorf("without room %v are listed", got)
 		}
 		if b, err := readAll(q, first.ID); err != nil || !bytes.Equal(b, pattern(1, 5000)) {
 			t.Errorf("reading without room: %v", err)
@@ -202,14 +204,14 @@ func TestCheckpointWithoutRoom(t *testing.T) {
 		if l := q.fresh.older(); l != nil {
 			<-l.done
 		}
-		if err := q.List(context.Background(), Filter{}, none); err != nil {
-			t.Errorf("List, when there is room again: %v", err)
+		if err := q.flush(context.Background()); err != nil {
+			t.Errorf("a checkpoint when there is room again: %v", err)
 		}
 		add(t, q, message(pattern(2, 10), "carol@example.net"))
 	}
 	free.Store(1 << 20)
-	if err := q.List(context.Background(), Filter{}, none); !errors.Is(err, ErrFull) {
-		t.Errorf("List: %v", err)
+	if err := q.flush(context.Background()); !errors.Is(err, ErrFull) {
+		t.Errorf("a checkpoint without room: %v", err)
 	}
 	select {
 	case err := <-failed:

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/dgraph-io/badger/v4"
@@ -32,6 +33,7 @@ type layer struct {
 	keys    map[shortKey]entry
 	tally   tally // after its last group
 	highest ID    // the largest ID in it, also of what is gone
+	set     []ID  // the messages whose records were set in it, also what is gone
 	removed int64 // bytes of contents in the store, or in an older layer, that it removes
 
 	once   sync.Once
@@ -114,6 +116,9 @@ func (l *layer) note(c change) {
 	if c.key.ofMessage() {
 		l.highest = max(l.highest, ID(c.key.id))
 	}
+	if c.entry.state != gone && c.key.prefix == keyRecord {
+		l.set = append(l.set, ID(c.key.id))
+	}
 	was, known := l.keys[c.key]
 	switch {
 	case c.entry.state == gone && known && was.state == born:
@@ -144,6 +149,33 @@ func (f *fresh) find(k shortKey) (entry, bool) {
 		}
 	}
 	return entry{}, false
+}
+
+// knows reports whether a layer says something of a message's record.
+func (f *fresh) knows(id ID) bool {
+	if f.journal == nil {
+		return false
+	}
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	_, known := f.find(shorten(idKey(keyRecord, id)))
+	return known
+}
+
+// late returns the messages that the store may not have though they are in the queue, in the order of their IDs; some may be
+// gone. A checkpoint leaves out what a newer layer has changed, so it is not only the new ones.
+func (f *fresh) late() (list []ID) {
+	if f.journal == nil {
+		return nil
+	}
+	f.mu.RLock()
+	if f.frozen != nil {
+		list = append(list, f.frozen.set...)
+	}
+	list = append(list, f.active.set...)
+	f.mu.RUnlock()
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // read returns the value of a key that a layer has. Without one, known is false: the store is to be asked.

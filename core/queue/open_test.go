@@ -83,7 +83,7 @@ func TestStorageErrorStopsTheQueue(t *testing.T) {
 		"journal": func(q *Queue) { q.fresh.journal.Close() },
 		"checkpoint": func(q *Queue) {
 			q.db.Close()
-			if err := q.List(context.Background(), Filter{}, nil); err == nil {
+			if err := q.flush(context.Background()); err == nil {
 				panic("no error")
 			}
 		},

@@ -91,7 +91,7 @@ func (q *Queue) view(fn func(*badger.Txn) error) (err error) {
 }
 
 // forgetAfter is how much may be read from the store's files before their maps are forgotten, in bytes.
-const forgetAfter = 64 << 20
+const forgetAfter = 32 << 20
 
 // page is what a read from a map takes at the least, in bytes.
 const page = 4 << 10

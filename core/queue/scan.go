@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -149,9 +150,9 @@ func forgotten(txn *badger.Txn, now time.Time) (dead [][]byte) {
 	return dead
 }
 
-// List calls fn for every message that the filter selects, in the order of their IDs, on a snapshot: what is added or
-// removed meanwhile does not show or vanish, and nothing waits for it. A message whose record is damaged is shown with
-// its ID and why, as held. List ends with the first error of fn.
+// List calls fn for every message that the filter selects, in the order of their IDs, and nothing waits for it. What is added
+// meanwhile does not show; what is removed or changed meanwhile may show as it was. A message whose record is damaged is
+// shown with its ID and why, as held. List ends with the first error of fn.
 func (q *Queue) List(ctx context.Context, f Filter, fn func(*Record) error) error {
 	now, n := time.Now(), 0
 	show := func(rec *Record, err error) error {
@@ -166,8 +167,9 @@ func (q *Queue) List(ctx context.Context, f Filter, fn func(*Record) error) erro
 		}
 		return fn(rec)
 	}
-	err := q.scan(ctx, func(s *scan) error {
-		s.patient = f.Patient
+	late := q.fresh.late() // before the snapshot is taken: what leaves the layers meanwhile is in it
+	err := q.snapshot(ctx, func(s *scan) error {
+		s.patient, s.late, s.live = f.Patient, late, true
 		if len(f.IDs) > 0 {
 			return s.some(f.IDs, show)
 		}
@@ -179,11 +181,8 @@ func (q *Queue) List(ctx context.Context, f Filter, fn func(*Record) error) erro
 	return err
 }
 
-// scan calls fn with a scan of a snapshot.
-func (q *Queue) scan(ctx context.Context, fn func(*scan) error) error {
-	if err := q.flush(ctx); err != nil {
-		return err
-	}
+// snapshot calls fn with a scan of what the store has now.
+func (q *Queue) snapshot(ctx context.Context, fn func(*scan) error) error {
 	return q.view(func(txn *badger.Txn) error {
 		s := &scan{q: q, txn: txn, ctx: ctx, gone: &removals{}}
 		if q.readOnly {
@@ -196,9 +195,12 @@ func (q *Queue) scan(ctx context.Context, fn func(*scan) error) error {
 	})
 }
 
-// each calls fn for every record; where it is damaged, with the ID alone and why.
+// each calls fn for every record as the store has it; where it is damaged, with the ID alone and why.
 func (q *Queue) each(ctx context.Context, fn func(*Record, error) error) error {
-	return q.scan(ctx, func(s *scan) error { return s.run(fn) })
+	if err := q.flush(ctx); err != nil {
+		return err
+	}
+	return q.snapshot(ctx, func(s *scan) error { return s.run(fn) })
 }
 
 var errEnough = errors.New("enough")
@@ -210,32 +212,83 @@ type scan struct {
 	ctx    context.Context
 	gone   *removals
 	upTo   ID       // larger IDs are left out; 0: none is
+	live   bool     // the journal is asked, too
+	late   []ID     // messages that the store may not have yet, sorted
 	ghosts [][]byte // keys of records and contents of messages that were removed before
 
+	n       int // records so far
 	patient bool
 	begun   time.Time // when the last breath ended
 }
 
 // run calls fn for every record. With an error, the record holds the ID alone.
 func (s *scan) run(fn func(*Record, error) error) error {
-	const politeness = 64 // records between two breaths: commits go first
-	n := 0
-	return each(s.txn, keyRecord, func(item *badger.Item) error {
-		if n++; n%politeness == 0 {
-			runtime.Gosched()
-			s.rest()
-			if err := s.ctx.Err(); err != nil {
-				return err
-			}
-			if s.q.closing() {
-				return ErrStopped
-			}
+	err := each(s.txn, keyRecord, func(item *badger.Item) error {
+		id := keyID(item.Key())
+		if err := s.lateBefore(id, fn); err != nil {
+			return err
 		}
-		if id := keyID(item.Key()); s.upTo != 0 && id > s.upTo {
+		if err := s.breathe(); err != nil {
+			return err
+		}
+		if s.upTo != 0 && id > s.upTo {
 			return nil
 		}
 		return s.one(item, fn)
 	})
+	if err != nil {
+		return err
+	}
+	return s.lateBefore(math.MaxUint64, fn)
+}
+
+// breathe is called for every record: commits go first.
+func (s *scan) breathe() error {
+	const politeness = 64 // records between two breaths
+	if s.n++; s.n%politeness != 0 {
+		return nil
+	}
+	runtime.Gosched()
+	s.rest()
+	if err := s.ctx.Err(); err != nil {
+		return err
+	}
+	if s.q.closing() {
+		return ErrStopped
+	}
+	return nil
+}
+
+// lateBefore calls fn for the late messages with smaller IDs than this one, which the store has.
+func (s *scan) lateBefore(id ID, fn func(*Record, error) error) error {
+	for len(s.late) > 0 && s.late[0] <= id {
+		next := s.late[0]
+		s.late = s.late[1:]
+		if next == id {
+			continue
+		}
+		if err := s.breathe(); err != nil {
+			return err
+		}
+		if err := s.now(next, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// now calls fn for a message as it is now, if it is still there.
+func (s *scan) now(id ID, fn func(*Record, error) error) error {
+	rec, err := s.q.record(id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case errors.Is(err, ErrStopped):
+		return err
+	case err != nil:
+		rec = &Record{ID: id}
+	}
+	return fn(rec, err)
 }
 
 // Of what a patient scan took it rests restFactor times as long, but within these bounds.
@@ -260,6 +313,12 @@ func (s *scan) rest() {
 // some calls fn for the records with these IDs, as far as there are any.
 func (s *scan) some(ids []ID, fn func(*Record, error) error) error {
 	for _, id := range ids {
+		if s.live && s.q.fresh.knows(id) {
+			if err := s.now(id, fn); err != nil {
+				return err
+			}
+			continue
+		}
 		item, err := s.txn.Get(idKey(keyRecord, id))
 		if errors.Is(err, badger.ErrKeyNotFound) {
 			continue
@@ -276,6 +335,9 @@ func (s *scan) some(ids []ID, fn func(*Record, error) error) error {
 
 func (s *scan) one(item *badger.Item, fn func(*Record, error) error) error {
 	id := keyID(item.Key())
+	if s.live && s.q.fresh.knows(id) {
+		return s.now(id, fn)
+	}
 	rec, err := readRecord(item)
 	s.q.hasRead(item.ValueSize())
 	if s.gone.has(id) {
