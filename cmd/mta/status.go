@@ -57,12 +57,11 @@ func showStatus(out io.Writer, s admin.Status) {
 	}
 	fmt.Fprintf(w, "%s\t%s, up %s, pid %d, mta %s\n", s.Hostname, state, admin.Ago(time.Since(s.Started)), s.PID, s.Version)
 	fmt.Fprintf(w, "config\t%s, read %s ago\n", s.Config, admin.Ago(time.Since(s.Loaded)))
-	full := ""
-	if s.Queue.Full {
-		full = ": too little, no mail is taken (queue.min_free)"
+	fmt.Fprintf(w, "queue\t%d waiting, %d being delivered, %d held; %s of disk free\n",
+		s.Queue.Waiting, s.Queue.Active, s.Queue.Held, admin.Bytes(s.Queue.FreeDisk))
+	if s.Queue.Refusing != "" {
+		fmt.Fprintf(w, "\tNO MAIL IS TAKEN for %s (452): %s\n", admin.Ago(time.Since(s.Queue.RefusingSince)), s.Queue.Refusing)
 	}
-	fmt.Fprintf(w, "queue\t%d waiting, %d being delivered, %d held; %s of disk free%s\n",
-		s.Queue.Waiting, s.Queue.Active, s.Queue.Held, admin.Bytes(s.Queue.FreeDisk), full)
 	if q := s.Queue; len(q.Problems) > 0 || q.Damaged > 0 || q.Missing > 0 {
 		fmt.Fprintf(w, "\tDAMAGED: %s can't be read, %d missing (mta queue check)\n", plural(int(q.Damaged), "message"), q.Missing)
 		for _, p := range q.Problems {

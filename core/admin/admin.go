@@ -83,6 +83,10 @@ type QueueStatus struct {
 	FreeDisk int64 `json:"free_disk"` // bytes
 	Full     bool  `json:"full"`      // below min_free: no new mail is taken
 
+	Refusing      string    `json:"refusing,omitempty"` // why no new mail is taken, whatever the reason
+	RefusingSince time.Time `json:"refusing_since,omitzero"`
+	Lag           float64   `json:"lag"` // of output behind input: new mail before its first attempt, in budgets of memory; at most 32
+
 	Damaged  int64    `json:"damaged,omitempty"`  // messages that can't be read
 	Missing  int64    `json:"missing,omitempty"`  // messages, at the least, that should be there and are not
 	Problems []string `json:"problems,omitempty"` // what of the queue's files is damaged

@@ -10,21 +10,10 @@ import (
 	"github.com/pabal-mta/mta/sdk/mail"
 )
 
-// The replies to a message that can't be kept now. They are always temporary: the trouble is ours.
-var (
-	replyFullDisk = mail.NewReply(452, "4.3.1", "insufficient system storage, try again later")
-	replyBusy     = mail.NewReply(451, "4.3.2", "too much mail is waiting to go out, try again later")
-	replyStopped  = mail.NewReply(421, "4.3.2", "the server is stopping, try again later")
-)
-
-// maxPressure is how far output may lag behind input before new mail is refused for a while: so many times the memory
-// budget of the schedule. It is far beyond what a busy hour brings; it keeps a flood from filling the disk.
-const maxPressure = 32
-
 // accept puts a received message into the queue. When it returns without an error the message is on stable storage.
 func (e *Engine) accept(ctx context.Context, a *smtpd.Accepted) (string, error) {
-	if e.schedule.Pressure() > maxPressure {
-		return "", &replyBusy
+	if r := e.pressure.refuses(0); r != nil { // since MAIL it may have become so
+		return "", r
 	}
 	id, err := queue.ParseID(a.ID)
 	if err != nil {

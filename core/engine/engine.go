@@ -62,6 +62,7 @@ type Engine struct {
 	schedule *schedule.Schedule
 	kv       *kv.Store
 	intake   intake
+	pressure *pressure
 	buckets  buckets
 	suspects suspects
 	observed *observers

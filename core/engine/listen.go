@@ -135,7 +135,7 @@ func (e *Engine) newServer(cfg *config.Config, block *config.Listener, settings 
 	}}
 	deps := smtpd.Deps{
 		Pipeline: func() *pipeline.Pipeline { return live },
-		Policy:   policy{e}, Queue: e.accept, Events: e.events, Memory: e.memory,
+		Policy:   policy{e}, Refuses: e.pressure.refuses, Queue: e.accept, Events: e.events, Memory: e.memory,
 		NewID: func() string { return e.queue.NewID().String() },
 	}
 	if block.Auth != "" {

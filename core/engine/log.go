@@ -51,6 +51,7 @@ var levels = map[event.Name]slog.Level{
 	event.MessageDone:   slog.LevelDebug,
 	event.StorageFailed: slog.LevelError,
 	event.Warning:       slog.LevelWarn,
+	event.IntakeStopped: slog.LevelWarn,
 	event.LoginFailed:   slog.LevelWarn,
 }
 

@@ -30,6 +30,7 @@ func (e *Engine) openSchedule(ctx context.Context, cfg *config.Config) error {
 		Queue: e.queue, Routes: func() route.Table { return e.current.Load().routes }, Deliver: attempter{e},
 		Retry: policy, Limits: limits, Hosts: e.hosts, Events: e.events, Hostname: cfg.Hostname, Postmaster: postmaster(cfg), Bounce: e.report,
 	})
+	e.pressure = &pressure{room: e.queue.HasRoom, lag: e.schedule.Pressure, tell: e.events.Emit}
 	e.intake.Lock()
 	defer e.intake.Unlock()
 	if err := e.schedule.Start(ctx); err != nil {
@@ -97,6 +98,7 @@ func (e *Engine) Status() admin.Status {
 		Waiting: planned.Waiting + planned.Ready, Active: planned.Leased, Held: planned.Held, FreeDisk: stored.Free, Full: stored.Full,
 		Damaged: stored.Damaged, Missing: stored.Missing, Problems: e.queue.Problems(),
 	}
+	s.Queue.Refusing, s.Queue.RefusingSince, s.Queue.Lag = e.pressure.state()
 	for _, site := range planned.Top {
 		s.Sites = append(s.Sites, siteStatus(site))
 	}
@@ -154,8 +156,8 @@ func (e *Engine) Ready() error {
 	g := e.use()
 	defer g.done()
 	var errs []error
-	if e.queue.Stats().Full {
-		errs = append(errs, errors.New("the disk of the queue is nearly full"))
+	if reason, _, _ := e.pressure.state(); reason != "" {
+		errs = append(errs, errors.New(reason))
 	}
 	for _, p := range g.host.Status() {
 		if state := stateOf(p); state != healthy {

@@ -165,8 +165,10 @@ func (e *Engine) submit(ctx context.Context, label string, m *queue.Message) (st
 	if e.intake.stopped {
 		return "", &replyTooLate
 	}
-	if e.intake.running && e.schedule.Pressure() > maxPressure {
-		return "", &replyBusy
+	if e.intake.running {
+		if r := e.pressure.refuses(m.Content.Size()); r != nil {
+			return "", r
+		}
 	}
 	rec, err := e.queue.Add(ctx, m)
 	switch {

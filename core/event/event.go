@@ -36,6 +36,8 @@ const (
 	Bounced         Name = "bounced" // a report was written
 	PluginState     Name = "plugin"
 	StorageFailed   Name = "storage_failed"
+	IntakeStopped   Name = "intake_stopped" // new mail is answered 4xx, and why
+	IntakeResumed   Name = "intake_resumed" // it is taken again; Took is how long it was not
 	Warning         Name = "warning"
 )
 

@@ -55,6 +55,15 @@ func (g *guard) full() bool {
 	return g.isFull.Load()
 }
 
+// fits reports whether a message of that size leaves minFree, as far as the last look knows.
+func (g *guard) fits(size int64) bool {
+	if g.free == nil {
+		return true
+	}
+	full, last := g.full(), g.last.Load()
+	return !full && (last < 0 || last-size >= g.minFree)
+}
+
 // look asks the disk. A disk that can't be asked keeps the answer it gave last.
 func (g *guard) look() {
 	if g.free == nil {

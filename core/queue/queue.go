@@ -126,6 +126,10 @@ func (q *Queue) Stats() Stats {
 	return s
 }
 
+// HasRoom reports whether Add takes a message of that size, as far as the disk is concerned. Once the disk was nearly full it
+// needs an eighth of Options.MinFree more.
+func (q *Queue) HasRoom(size int64) bool { return q.disk.fits(size) }
+
 // Close commits what waits, ends what reads and closes the store. Whatever is called after it returns ErrStopped, and so
 // does reading a large content that Load returned before. It must not be called from a function given to the queue.
 func (q *Queue) Close() error {

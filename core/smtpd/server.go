@@ -87,10 +87,13 @@ type Deps struct {
 	Policy        RcptPolicy                // nil: only trusted clients may send, to anybody
 	// Queue stores the message; when it returns nil the message is safe. An error that is a *mail.Reply is the answer
 	// to the client; any other is 451. It owns the message when it returns nil.
-	Queue  func(ctx context.Context, a *Accepted) (id string, err error)
-	NewID  func() string // makes the ID that the Received field tells; nil: the session's ID and a number
-	Events *event.Bus
-	Memory *Budget // shared by listeners; nil: one of Limits.MemoryBudget
+	Queue func(ctx context.Context, a *Accepted) (id string, err error)
+	// Refuses is asked at MAIL, with the size that the client has declared or 0: a reply says why no mail is taken now. It is nil
+	// where Queue alone decides.
+	Refuses func(size int64) *mail.Reply
+	NewID   func() string // makes the ID that the Received field tells; nil: the session's ID and a number
+	Events  *event.Bus
+	Memory  *Budget // shared by listeners; nil: one of Limits.MemoryBudget
 }
 
 // Accepted is a message that was received whole and that no filter refused.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -470,5 +471,32 @@ func FuzzPath(f *testing.F) {
 		if err != nil || again.address != p.address || rest != params {
 			t.Fatalf("%q: %v does not survive being written: %v, %q, %v", s, p.address, again.address, rest, err)
 		}
+	})
+}
+
+// TestRefuses has no mail taken for a while: MAIL is refused, with the size that was declared known, and the session goes on.
+func TestRefuses(t *testing.T) {
+	var full *mail.Reply
+	var sizes []int64
+	in(t, func(_ *Config, d *Deps) {
+		d.Refuses = func(size int64) *mail.Reply {
+			sizes = append(sizes, size)
+			return full
+		}
+	}, func(t *testing.T, r *rig) {
+		c := r.dial()
+		c.hear()
+		c.expect("EHLO c", "250")
+		r452 := mail.NewReply(452, "4.3.1", "insufficient system storage, try again later")
+		full = &r452
+		c.expect("MAIL FROM:<a@c.example> SIZE=1234", "452 4.3.1 insufficient system storage, try again later\r\n")
+		c.expect("RCPT TO:<ann@ours.example>", "503")
+		full = nil
+		c.expect("MAIL FROM:<a@c.example>", "250")
+		c.expect("RCPT TO:<ann@ours.example>", "250")
+		if !slices.Equal(sizes, []int64{1234, 0}) {
+			t.Errorf("it was asked for the sizes %v", sizes)
+		}
+		c.conn.Close()
 	})
 }

@@ -172,6 +172,11 @@ func (d *desk) mail(o *smtp.MailOptions) error {
 	case d.info.User != "" && !maySendAs(d.identity, from):
 		return refusal(553, "5.7.1", "that sender's address is not yours")
 	}
+	if refuses := d.server.deps.Refuses; refuses != nil {
+		if r := refuses(o.Size); r != nil {
+			return r
+		}
+	}
 	d.tx = transaction{open: true, promise: o.Size, marks: d.marks}
 	d.tx.env = mail.Envelope{From: from, EnvID: o.EnvelopeID, SMTPUTF8: o.UTF8, RequireTLS: o.RequireTLS}
 	switch o.Return {
