@@ -250,11 +250,14 @@ func (t *torture) mutants(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := t.control(ctx, program); err != nil {
+		return err
+	}
 	var missed []string
 	for i := range trial.Mutants {
 		m := &trial.Mutants[i]
 		began := time.Now()
-		v, err := t.provoke(ctx, m, program)
+		v, err := t.provoke(ctx, m, program, 12, 20)
 		if errors.Is(err, trial.ErrNotHere) {
 			fmt.Fprintf(t.out, "mutant %-34q skipped: %v\n", m.Name, err)
 			continue
@@ -275,14 +278,32 @@ func (t *torture) mutants(ctx context.Context) error {
 	return nil
 }
 
-// provoke runs a mutant under the fault that shows its mistake, until it shows.
-func (t *torture) provoke(ctx context.Context, m *trial.Mutant, program string) (ledger.Verdict, error) {
+// control runs the faults that show mistakes with all of them asleep: who accuses everybody has caught nobody.
+func (t *torture) control(ctx context.Context, program string) error {
+	for _, m := range []trial.Mutant{{ByCut: true}, {}} {
+		v, err := t.provoke(ctx, &m, program, 4, 6)
+		if errors.Is(err, trial.ErrNotHere) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("no mutant: %w", err)
+		}
+		if kinds := v.Kinds(); len(kinds) > 0 {
+			return fmt.Errorf("the harness accuses a server without a mistake of %v", kinds)
+		}
+	}
+	fmt.Fprintln(t.out, "no mutant: nothing is found")
+	return nil
+}
+
+// provoke runs a mutant under the fault that shows its mistake, until it shows: so many kills or cuts at most.
+func (t *torture) provoke(ctx context.Context, m *trial.Mutant, program string, kills, cuts int) (ledger.Verdict, error) {
 	if m.ByCut {
-		p := &trial.Power{Program: m.Arm(program), Address: trial.Loopback(), Seed: t.seed, Points: 20, Each: 5, Length: time.Second, Connections: 8, Out: io.Discard}
+		p := &trial.Power{Program: m.Arm(program), Address: trial.Loopback(), Seed: t.seed, Points: cuts, Each: 5, Length: time.Second, Connections: 8, Out: io.Discard}
 		return p.Run(ctx)
 	}
 	k := &trial.Kill{
-		Program: m.Arm(program), Address: trial.Loopback(), Seed: t.seed, Cycles: 12, Batch: 3, Connections: 8, Cuts: 0.02,
+		Program: m.Arm(program), Address: trial.Loopback(), Seed: t.seed, Cycles: kills, Batch: 3, Connections: 8, Cuts: 0.02,
 		Pause: 2 * time.Millisecond, Settle: 5 * time.Second, Out: io.Discard,
 	}
 	return k.Run(ctx)

@@ -72,6 +72,13 @@ func (s *Schedule) early(d *deliver.Job) []deliver.Outcome {
 		Wrong:  "	if !rec.open() {\n		o.remove(rec)\n		if mutant(\"removal not written\") {\n			o.drops, o.removed = nil, 0\n		}\n",
 		Caught: []ledger.Kind{ledger.Resurrected, ledger.Doubled},
 	},
+	{
+		Name: "message left out of a checkpoint", File: "core/queue/checkpoint.go",
+		Anchor: "	for _, k := range q.still(l) {\n",
+		Wrong: "	for _, k := range q.still(l) {\n		if mutant(\"message left out of a checkpoint\") && k.prefix == keyRecord && l.keys[k].state != gone {\n" +
+			"			continue\n		}\n",
+		Caught: []ledger.Kind{ledger.Lost},
+	},
 }
 
 // armed is the file that each changed package gets.
