@@ -12,8 +12,8 @@ func TestFilterMatch(t *testing.T) {
 	rec := &Record{
 		ID: 7, Envelope: mail.Envelope{From: mail.MustParseAddress("Ann@example.com")}, Received: now.Add(-time.Hour),
 		Recipients: []Recipient{
-			{Recipient: mail.Recipient{Address: mail.MustParseAddress("bob@one.example")}, State: Delivered},
-			{Recipient: mail.Recipient{Address: mail.MustParseAddress("cid@two.example")}},
+			{Recipient: mail.Recipient{Address: mail.MustParseAddress("bob@one.example")}, State: Delivered, Reply: mail.NewReply(250, "2.0.0", "ok")},
+			{Recipient: mail.Recipient{Address: mail.MustParseAddress("cid@two.example")}, Reply: mail.NewReply(451, "4.7.1", "Greylisted for 5 minutes")},
 			{Recipient: mail.Recipient{Address: mail.MustParseAddress("dan@mx.three.example")}},
 		},
 	}
@@ -43,6 +43,12 @@ func TestFilterMatch(t *testing.T) {
 		{"subdomains", Filter{Domain: "*.three.example"}, rec, true},
 		{"a domain that is done", Filter{Domain: "one.example"}, rec, false},
 		{"of one recipient both", Filter{To: "cid@*", Domain: "mx.three.example"}, rec, false},
+		{"the code of a reply", Filter{Reply: "451"}, rec, true},
+		{"a part of a reply", Filter{Reply: "greylist"}, rec, true},
+		{"a pattern of a reply", Filter{Reply: "4.7.*minutes"}, rec, true},
+		{"another reply", Filter{Reply: "452"}, rec, false},
+		{"the reply of a recipient that is done", Filter{Reply: "250"}, rec, false},
+		{"the reply of another recipient", Filter{Reply: "451", Domain: "mx.three.example"}, rec, false},
 		{"waiting", Filter{State: "waiting"}, rec, true},
 		{"waiting, but held", Filter{State: "waiting"}, &held, false},
 		{"held", Filter{State: "held"}, &held, true},

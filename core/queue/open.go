@@ -138,7 +138,7 @@ func open(dir string, o Options, disk *guard) (*Queue, error) {
 }
 
 func openLocked(dir string, o Options, disk *guard) (*Queue, error) {
-	if err := makeRoom(dir, o); err != nil {
+	if err := makeRoom(dir, o, freeOrPlenty); err != nil {
 		return nil, err
 	}
 	in, err := mend(dir)

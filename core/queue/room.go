@@ -17,7 +17,7 @@ const (
 
 // makeRoom keeps Badger off a full disk, on which it would be killed at each start. A file that takes room without use
 // is given up when there is too little, and taken again when there is enough.
-func makeRoom(dir string, o Options) error {
+func makeRoom(dir string, o Options, free func(dir string) int64) error {
 	if o.MinFree < 0 {
 		return nil
 	}
@@ -27,15 +27,15 @@ func makeRoom(dir string, o Options) error {
 	}
 	ballast := filepath.Join(dir, ballastName)
 	needed := needed + journal.SizeIn(dir) // all of the journal may have to be put into the store
-	if freeOrPlenty(dir) < needed {
+	if free(dir) < needed {
 		os.Remove(ballast)
 	}
-	free := freeOrPlenty(dir)
-	if free < needed {
+	left := free(dir)
+	if left < needed {
 		return fmt.Errorf("%w: %d MiB are free on the disk of %s, and %d are needed to open the queue; no message is lost",
-			ErrFull, free>>20, dir, needed>>20)
+			ErrFull, left>>20, dir, needed>>20)
 	}
-	if free > minFree+2*ballastSize && !exists(ballast) {
+	if left > minFree+2*ballastSize && !exists(ballast) {
 		takeRoom(ballast)
 	}
 	return nil
