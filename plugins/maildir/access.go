@@ -3,8 +3,10 @@ package maildir
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"github.com/pabal-mta/mta/plugins/maildir/box"
 	"github.com/pabal-mta/mta/plugins/maildir/gate"
@@ -83,7 +85,7 @@ func (m *Maildir) openRoot(account string) (key string, root *os.Root, err error
 	}
 	f, err := openFolder(m.path.base, rel, true)
 	if err != nil {
-		return "", nil, err
+		return "", nil, fmt.Errorf("%s: %w", filepath.Join(m.path.base, rel), err)
 	}
 	return rel, f.root, nil
 }

@@ -103,3 +103,40 @@ func TestSuccessorTakesThePort(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// conversation is an IMAP session that goes command by command.
+type conversation struct {
+	conn net.Conn
+	r    *bufio.Reader
+	n    int
+	said string // what came before the last answer
+}
+
+func talk(t *testing.T, addr string) *conversation {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	return &conversation{conn: conn, r: bufio.NewReader(conn)}
+}
+
+// do sends a command and returns its answer, or what went wrong with the connection.
+func (c *conversation) do(command string) string {
+	c.n++
+	tag := fmt.Sprintf("t%d ", c.n)
+	fmt.Fprintf(c.conn, "%s%s\r\n", tag, command)
+	c.said = ""
+	for {
+		line, err := c.r.ReadString('\n')
+		if err != nil {
+			return err.Error()
+		}
+		if answer, ok := strings.CutPrefix(line, tag); ok {
+			return strings.TrimSpace(answer)
+		}
+		c.said += line
+	}
+}

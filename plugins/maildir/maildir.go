@@ -20,6 +20,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -155,7 +156,7 @@ func (m *Maildir) trouble(d *mail.Delivery, to mail.Address, err error) mail.Rep
 		return m.full
 	}
 	if m.log != nil {
-		m.log.Warn("a message could not be stored", "id", d.ID, "to", to.String(), "error", err)
+		m.log.Warn("a message could not be stored", "id", d.ID, "to", to.String(), "error", err, "hint", box.Hint(err))
 	}
 	switch {
 	case errors.Is(err, syscall.EDQUOT):
@@ -177,6 +178,18 @@ func (m *Maildir) deliver(ctx context.Context, d *mail.Delivery, to mail.Address
 	if m.stored.has(key) {
 		return nil
 	}
+	if err := m.put(ctx, d, to, rel, name); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(m.path.base, rel), err)
+	}
+	m.stored.add(key, d.Time)
+	if m.boxes != nil {
+		m.boxes.Delivered(rel)
+	}
+	return nil
+}
+
+// put writes the message into the folder at rel, unless an earlier process has done that.
+func (m *Maildir) put(ctx context.Context, d *mail.Delivery, to mail.Address, rel, name string) error {
 	f, err := openFolder(m.path.base, rel, true)
 	if err != nil {
 		return err
@@ -194,10 +207,6 @@ func (m *Maildir) deliver(ctx context.Context, d *mail.Delivery, to mail.Address
 	if err := f.deliver(ctx, name, m.tries.Add(1), head, rest); err != nil {
 		m.quota.Add(rel, -d.Content.Size())
 		return err
-	}
-	m.stored.add(key, d.Time)
-	if m.boxes != nil {
-		m.boxes.Delivered(rel)
 	}
 	return nil
 }

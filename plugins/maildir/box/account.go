@@ -312,7 +312,10 @@ func (a *Account) Delete(name string) error {
 		return err
 	}
 	a.bury(dir)
-	return a.root.RemoveAll(grave)
+	if err := a.root.RemoveAll(grave); err != nil {
+		a.Trouble("removing what was in a deleted folder", err) // it is no folder any more, and the next sweep tries again
+	}
+	return nil
 }
 
 // bury makes an end of a mailbox that somebody may have open.

@@ -88,7 +88,9 @@ const cheap = 20 * time.Millisecond
 func (m *Mailbox) Sync(must bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.sync(must)
+	err := m.sync(must)
+	m.warn("a folder can't be looked at", err)
+	return err
 }
 
 func (m *Mailbox) sync(must bool) error {
@@ -166,7 +168,7 @@ func (m *Mailbox) scanLocked() error {
 	if err := m.readUIDs(); err != nil {
 		return err
 	}
-	m.readKeywords()
+	m.warn("the names of keywords can't be read", m.readKeywords()) // without them letters mean nothing
 	before := m.mod
 	fresh, err := m.list()
 	if err != nil {
@@ -204,7 +206,7 @@ func (m *Mailbox) warn(what string, err error) {
 	}
 	if m.warned[what] != err.Error() {
 		m.warned[what] = err.Error()
-		m.account.store.log.Warn(what, "account", m.account.key, "folder", m.dir, "error", err)
+		m.account.store.log.Warn(what, "account", m.account.key, "path", path.Join(m.root().Name(), m.dir), "error", err, "hint", Hint(err))
 	}
 }
 
@@ -421,18 +423,30 @@ func field(name, key string) int64 {
 	return n
 }
 
-// readKeywords reads the names of keywords if they have changed. Without them letters mean nothing.
-func (m *Mailbox) readKeywords() {
+// maxKeywordFile bounds the file of the names of keywords.
+const maxKeywordFile = 64 << 10
+
+// readKeywords reads the names of keywords if they have changed.
+func (m *Mailbox) readKeywords() error {
 	name := path.Join(m.dir, keywordFile)
 	info, err := m.root().Stat(name)
-	if err != nil || info.ModTime().Equal(m.keyStamp) || info.Size() > 64<<10 || !info.Mode().IsRegular() {
-		return
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxKeywordFile {
+		return &fs.PathError{Op: "read", Path: name, Err: errNoFile}
+	}
+	if info.ModTime().Equal(m.keyStamp) {
+		return nil
 	}
 	b, err := m.root().ReadFile(name)
-	if err != nil {
-		return
+	if err == nil {
+		m.keywords, m.keyStamp = parseKeywords(b), info.ModTime()
 	}
-	m.keywords, m.keyStamp = parseKeywords(b), info.ModTime()
+	return err
 }
 
 // onFile runs do with the name of the message's file, and once more when others have renamed it meanwhile.
@@ -466,7 +480,7 @@ func (m *Mailbox) open(msg *Message) (f *os.File, info os.FileInfo, err error) {
 			return err
 		}
 		if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
-			err = errors.New("no regular file")
+			err = &fs.PathError{Op: "open", Path: name, Err: errNoFile}
 		}
 		if err != nil {
 			f.Close()

@@ -324,7 +324,9 @@ func (m *Mailbox) makeKeywords(names []string) (f Flags, err error) {
 	}
 	defer free()
 	m.keyStamp = time.Time{} // two changes within a tick of the clock have the same time
-	m.readKeywords()
+	if err := m.readKeywords(); err != nil {
+		return 0, err // names that are not known would be lost with the file that is written
+	}
 	var used Flags
 	for _, msg := range m.msgs {
 		used |= msg.flags

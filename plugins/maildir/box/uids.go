@@ -154,7 +154,7 @@ func (m *Mailbox) readUIDs() error {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is no file", uidFileName)
+		return &fs.PathError{Op: "open", Path: name, Err: errNoFile}
 	}
 	if t := m.uids; t != nil && os.SameFile(info, t.file) && info.Size() >= t.offset {
 		if err := t.more(f, info); err == nil {
@@ -264,7 +264,8 @@ func (m *Mailbox) appendUIDs(lines []byte) error {
 // replaceFile writes beside, syncs and renames.
 func replaceFile(root *os.Root, name string, content []byte) (os.FileInfo, error) {
 	tmp := name + ".tmp"
-	f, err := root.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	_ = root.Remove(tmp) // what a crash has left; a link of somebody else's must not be followed
+	f, err := root.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -308,10 +309,12 @@ func (a *Account) nextValidity() (uint32, error) {
 		return 0, err
 	}
 	v := uint32(time.Now().Unix())
-	if b, err := a.root.ReadFile(validityName); err == nil {
-		if last, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32); err == nil && last < math.MaxUint32 {
-			v = max(v, uint32(last)+1)
-		}
+	b, err := a.root.ReadFile(validityName)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err // one that was used before could come again
+	}
+	if last, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32); err == nil && last < math.MaxUint32 {
+		v = max(v, uint32(last)+1)
 	}
 	_, err = replaceFile(a.root, validityName, fmt.Appendf(nil, "%d\n", v))
 	return v, err

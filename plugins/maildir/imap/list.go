@@ -74,9 +74,11 @@ func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, 
 	if err != nil {
 		return s.answer("listing folders", err)
 	}
-	subscribed, err := s.account.Subscribed()
-	if err != nil {
-		return s.answer("listing folders", err)
+	var subscribed []string
+	if options.ReturnSubscribed || options.SelectSubscribed {
+		if subscribed, err = s.account.Subscribed(); err != nil {
+			return s.answer("reading subscriptions", err)
+		}
 	}
 	all := withParents(there)
 	if options.SelectSubscribed {
@@ -87,7 +89,7 @@ func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, 
 			continue
 		}
 		data := &imap.ListData{Mailbox: name, Delim: box.Delimiter, Attrs: attributes(name, there)}
-		if (options.ReturnSubscribed || options.SelectSubscribed) && slices.Contains(subscribed, name) {
+		if slices.Contains(subscribed, name) {
 			data.Attrs = append(data.Attrs, imap.MailboxAttrSubscribed)
 		}
 		if options.ReturnStatus != nil && slices.Contains(there, name) {

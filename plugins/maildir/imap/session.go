@@ -82,7 +82,11 @@ func (s *session) answer(doing string, err error) error {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return no(imap.ResponseCodeOverQuota, "The mail store is full")
 	}
-	s.server.log.Warn("a mailbox can't be used", "doing", doing, "error", err)
+	s.account.Trouble(doing, err)
+	return errTrouble()
+}
+
+func errTrouble() error {
 	return no(imap.ResponseCodeUnavailable, "The mail store has trouble, try again later")
 }
 
@@ -107,7 +111,8 @@ func (s *session) Login(user, password string) error {
 	}
 	account, err := s.server.store.Account(identity.User)
 	if err != nil {
-		return s.answer("opening "+identity.User, err)
+		s.server.log.Warn("a mailbox can't be opened", "account", identity.User, "error", err, "hint", box.Hint(err))
+		return errTrouble()
 	}
 	if !s.under.Enter(account.Key()) {
 		account.Close()
@@ -185,8 +190,10 @@ func (s *session) poll(w *imapserver.UpdateWriter, gone bool) (err error) {
 	if s.folder == nil {
 		return nil
 	}
+	// The library closes a connection whose poll fails, though the command itself has gone well: what can't be looked at
+	// now has not changed. The folder logs it.
 	if err := s.folder.Sync(false); err != nil {
-		return s.answer("looking for changes", err)
+		return nil //nolint:nilerr // see above
 	}
 	changes := s.view.Update(gone)
 	if len(changes) == 0 {

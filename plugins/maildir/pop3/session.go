@@ -256,14 +256,13 @@ func (s *session) login(user, password, mechanism string) {
 	case errors.Is(err, errInUse):
 		s.err("[IN-USE] another program is reading this mailbox")
 	case err != nil:
-		s.trouble("opening the mailbox", err)
+		s.trouble()
 	default:
 		s.ok("%d messages", len(s.msgs))
 	}
 }
 
-func (s *session) trouble(doing string, err error) {
-	s.server.log.Warn("a mailbox can't be used", "doing", doing, "error", err)
+func (s *session) trouble() {
 	s.err("[SYS/TEMP] the mail store has trouble, try again later")
 }
 
@@ -271,6 +270,7 @@ func (s *session) trouble(doing string, err error) {
 func (s *session) enter(user string) error {
 	account, err := s.server.store.Account(user)
 	if err != nil {
+		s.server.log.Warn("a mailbox can't be opened", "account", user, "error", err, "hint", box.Hint(err))
 		return err
 	}
 	if !s.server.claim(account.Key()) {
@@ -278,6 +278,9 @@ func (s *session) enter(user string) error {
 		return errInUse
 	}
 	folder, err := account.Open(box.Inbox)
+	if err != nil {
+		account.Trouble("opening the inbox", err)
+	}
 	if err != nil || !s.under.Enter(account.Key()) {
 		if err == nil {
 			folder.Close()
@@ -373,7 +376,8 @@ func (s *session) send(c command, lines int) {
 		return
 	}
 	if err != nil {
-		s.trouble("reading a message", err)
+		s.account.Trouble("reading a message", err)
+		s.trouble()
 		return
 	}
 	defer free()
@@ -455,7 +459,7 @@ func (s *session) quit(command) {
 		gone = append(gone, s.msgs[i])
 	}
 	if err := s.folder.Remove(gone); err != nil {
-		s.server.log.Warn("messages can't be removed", "error", err)
+		s.account.Trouble("removing messages", err)
 		s.err("[SYS/TEMP] some messages were not removed")
 		return
 	}
