@@ -145,7 +145,7 @@ const (
 
 // readBoth reads ann's mail in both languages.
 func (s *served) readBoth() (imap, pop string) {
-	return ask(s.t, s.imap, "a LOGIN ann@example.com right", "b SELECT INBOX", "c FETCH 1:* (UID BODY.PEEK[TEXT])", "d STATUS Sent (MESSAGES)",
+	return ask(s.t, s.imap, "a LOGIN ann@example.com right", "b SELECT INBOX", "c FETCH 1:* (UID BODY.PEEK[TEXT])", "c2 UID SEARCH BODY hello", "d STATUS Sent (MESSAGES)",
 			"e LIST \"\" *", "f LIST \"\" * RETURN (STATUS (MESSAGES))", "g LOGOUT"),
 		ask(s.t, s.pop, "USER ann@example.com", "PASS right", "STAT", "RETR 1", "RETR 2", "TOP 3 0", "QUIT")
 }
@@ -162,7 +162,7 @@ func TestPermissions(t *testing.T) {
 		stored     int      // the answer to a delivery meanwhile
 		imap, pop  []string // what is among the answers
 	}{
-		{"a message", "new/*", 0, 250, []string{"b OK", "* 2 FETCH", "* 3 FETCH", "c " + imapTrouble}, []string{"+OK 3 ", popTrouble, "+OK 59 octets", "+OK 52 octets"}},
+		{"a message", "new/*", 0, 250, []string{"b OK", "* 2 FETCH", "* 3 FETCH", "c " + imapTrouble, "* SEARCH 2 3"}, []string{"+OK 3 ", popTrouble, "+OK 59 octets", "+OK 52 octets"}},
 		{"new", "new", 0, 451, []string{"b " + imapTrouble, "c BAD"}, []string{popTrouble}},
 		{"new, to be listed only", "new", 0o500, 451, []string{"b OK", "* 3 FETCH", "c OK"}, []string{"+OK 3 "}},
 		{"cur", "cur", 0, 250, []string{"b " + imapTrouble, "c BAD"}, []string{popTrouble}},

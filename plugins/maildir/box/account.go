@@ -38,7 +38,7 @@ var (
 	// ErrName says that no folder can have that name.
 	ErrName = errors.New("that is no name for a folder")
 	// ErrInbox says that something can't be done to the inbox.
-	ErrInbox = errors.New("the inbox can't be renamed or removed")
+	ErrInbox = errors.New("the inbox can't be removed")
 	// ErrTooMany says that there are too many folders.
 	ErrTooMany = errors.New("there are too many folders")
 )
@@ -331,7 +331,7 @@ func (a *Account) bury(dir string) {
 	}
 }
 
-// Rename gives a folder, and those below it, another name. Their UIDs stay.
+// Rename gives a folder, and those below it, another name. Their UIDs stay. Of the inbox it takes the messages.
 func (a *Account) Rename(from, to string) error {
 	old, err := dirOf(from)
 	if err != nil {
@@ -341,8 +341,11 @@ func (a *Account) Rename(from, to string) error {
 	if err != nil {
 		return err
 	}
-	if old == "." || renamed == "." {
-		return ErrInbox
+	switch {
+	case renamed == ".":
+		return ErrExists
+	case old == ".":
+		return a.moveInbox(to)
 	}
 	all, err := a.Folders()
 	if err != nil {
@@ -363,6 +366,29 @@ func (a *Account) Rename(from, to string) error {
 		}
 	}
 	return syncDir(a.root, ".")
+}
+
+// moveInbox makes a folder of all that is in the inbox, which stays and is empty then (RFC 9051, 6.3.6). A crash in between
+// leaves messages in both.
+func (a *Account) moveInbox(to string) error {
+	if err := a.Create(to); err != nil {
+		return err
+	}
+	inbox, err := a.Open(Inbox)
+	if err != nil {
+		return err
+	}
+	defer inbox.Close()
+	dest, err := a.Open(to)
+	if err != nil {
+		return err
+	}
+	defer dest.Close()
+	_, moved, err := inbox.Copy(inbox.Messages(), dest, true)
+	if err != nil {
+		return errors.Join(err, a.Delete(to)) // it is empty
+	}
+	return inbox.Remove(moved)
 }
 
 func (a *Account) renameFolder(from, to string) error {

@@ -41,11 +41,23 @@ type search struct {
 func (s *session) Search(kind imapserver.NumKind, c *imap.SearchCriteria, options *imap.SearchOptions) (*imap.SearchData, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	found, err := s.find(c)
+	if err != nil {
+		if options.ReturnSave {
+			s.saved = nil // RFC 9051, 6.4.4.1
+		}
+		return nil, err
+	}
+	return s.result(kind, found, options), nil
+}
+
+// find returns the numbers of the messages that match.
+func (s *session) find(c *imap.SearchCriteria) (found []uint32, err error) {
 	if keys(c) > maxKeys {
 		return nil, no(imap.ResponseCodeLimit, "Too many search keys")
 	}
+	var unread error // the trouble with one of those that can't be read
 	q := search{session: s, deadline: time.Now().Add(s.server.search)}
-	var found []uint32
 	for seq := uint32(1); seq <= s.view.Len(); seq++ {
 		if s.server.ctx.Err() != nil {
 			return nil, no(imap.ResponseCodeUnavailable, "The server is going down")
@@ -60,8 +72,14 @@ func (s *session) Search(kind imapserver.NumKind, c *imap.SearchCriteria, option
 		if ok {
 			found = append(found, seq)
 		}
+		if q.err != nil && !errors.Is(q.err, box.ErrGone) {
+			unread = q.err
+		}
 	}
-	return s.result(kind, found, options), nil
+	if unread != nil {
+		s.account.Trouble("searching messages", unread)
+	}
+	return found, nil
 }
 
 // keys counts the keys of a criterion.
@@ -97,12 +115,28 @@ func (s *session) result(kind imapserver.NumKind, found []uint32, options *imap.
 		data.All = uids
 	}
 	if options.ReturnSave {
-		s.saved = uids
+		s.saved = s.toSave(found, uids, options)
 	}
 	return data
 }
 
-// one looks at one message. One that has gone is not found.
+// toSave returns what $ stands for after a search: its first and its last message where nothing but those was asked for
+// (RFC 9051, 6.4.4.1).
+func (s *session) toSave(found []uint32, all imap.UIDSet, options *imap.SearchOptions) imap.UIDSet {
+	if options.ReturnAll || options.ReturnCount || len(found) == 0 {
+		return all
+	}
+	var saved imap.UIDSet
+	if options.ReturnMin {
+		saved.AddNum(imap.UID(s.view.At(found[0]).UID))
+	}
+	if options.ReturnMax {
+		saved.AddNum(imap.UID(s.view.At(found[len(found)-1]).UID))
+	}
+	return saved
+}
+
+// one looks at one message. One that has gone, or that can't be read, is not found.
 func (q *search) one(seq uint32, c *imap.SearchCriteria) (bool, error) {
 	q.seq, q.msg, q.header, q.whole, q.text, q.free, q.err = seq, q.view.At(seq), nil, nil, "", nil, nil
 	ok := q.matches(c)

@@ -3,7 +3,12 @@
 //
 // The wire is emersion/go-imap's; what that leaves open is closed here and by the gate: bytes and time before the login,
 // connections, the cost of a FETCH or a SEARCH, patterns. A message that can't be read is left out of an answer that ends
-// in NO. Nobody's flags, folders or messages are touched without a login, and only those of the login's account then.
+// in NO; a search does not find it. Nobody's flags, folders or messages are touched without a login, and only those of the login's
+// account then.
+//
+// What the library answers otherwise than the RFC has it, and can't be changed from here: a search key that there is not, a
+// first response that is no base64, and a name that is no modified UTF-7 get NO [SERVERBUG] instead of BAD; a SEARCH that
+// returns SAVE alone is answered with what it found; a line that is no command ends the connection.
 package imap
 
 import (

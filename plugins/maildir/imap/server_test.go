@@ -90,3 +90,18 @@ func TestAppendLiteral8(t *testing.T) {
 		t.Errorf("%q, want %q, %v", got, want, err)
 	}
 }
+
+// TestFailedSearchSavesNothing: what $ stood for before a search that fails is not what the client wants (RFC 9051, 6.4.4.1).
+func TestFailedSearchSavesNothing(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver("ann", "1.a.h", letter)
+	conn, br := raw(t, r.addr)
+	fmt.Fprintf(conn, "a LOGIN ann right\r\nb SELECT INBOX\r\nc SEARCH RETURN (SAVE COUNT) ALL\r\nd SEARCH RETURN (SAVE COUNT) %sALL\r\ne FETCH $ UID\r\n",
+		strings.Repeat("NOT ", 2000))
+	if got := until(br, "d "); !strings.HasPrefix(got, "d NO [LIMIT]") {
+		t.Fatal(got)
+	}
+	if got, err := br.ReadString('\n'); err != nil || got != "e OK FETCH completed\r\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+}

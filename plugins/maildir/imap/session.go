@@ -14,7 +14,6 @@ import (
 
 	"github.com/pabal-mta/mta/plugins/maildir/box"
 	"github.com/pabal-mta/mta/plugins/maildir/gate"
-	"github.com/pabal-mta/mta/sdk/mail"
 )
 
 // session is one connection. The library calls one method at a time, but for an Idle whose connection has broken.
@@ -88,41 +87,6 @@ func (s *session) answer(doing string, err error) error {
 
 func errTrouble() error {
 	return no(imap.ResponseCodeUnavailable, "The mail store has trouble, try again later")
-}
-
-// Login logs in.
-func (s *session) Login(user, password string) error {
-	remote := s.under.Remote()
-	identity, err := s.server.guard.Login(s.server.ctx, mail.Login{
-		User: user, Password: password, Mechanism: "PLAIN", Remote: remote, Service: "imap",
-	})
-	switch {
-	case errors.Is(err, mail.ErrBadLogin):
-		if s.wrong++; s.wrong >= gate.MaxPerSession {
-			s.under.End()
-		}
-		return no(imap.ResponseCodeAuthenticationFailed, "Wrong account or password")
-	case errors.Is(err, gate.ErrTooMany):
-		s.under.End()
-		return no(imap.ResponseCodeLimit, "Too many wrong logins, try again later")
-	case err != nil:
-		s.server.log.Warn("a login can't be checked", "remote", remote.String(), "error", err)
-		return no(imap.ResponseCodeUnavailable, "Logins can't be checked now, try again later")
-	}
-	account, err := s.server.store.Account(identity.User)
-	if err != nil {
-		s.server.log.Warn("a mailbox can't be opened", "account", identity.User, "error", err, "hint", box.Hint(err))
-		return errTrouble()
-	}
-	if !s.under.Enter(account.Key()) {
-		account.Close()
-		s.under.End()
-		return no(imap.ResponseCodeLimit, "Too many connections of this account")
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.account = account
-	return nil
 }
 
 // Select opens a folder.
@@ -462,4 +426,5 @@ func (s *session) Namespace() (*imap.NamespaceData, error) {
 var (
 	_ imapserver.SessionIMAP4rev2   = (*session)(nil)
 	_ imapserver.SessionAppendLimit = (*session)(nil)
+	_ imapserver.SessionSASL        = (*session)(nil)
 )
