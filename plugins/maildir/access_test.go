@@ -140,3 +140,24 @@ func (c *conversation) do(command string) string {
 		c.said += line
 	}
 }
+
+// lines sends a command of POP3 and returns its answer; of RETR and TOP all of it, without the dot.
+func (c *conversation) lines(command string) (answer string) {
+	if c.n++; c.n == 1 {
+		_, _ = c.r.ReadString('\n') // the greeting; what is wrong shows in the next line
+	}
+	fmt.Fprintf(c.conn, "%s\r\n", command)
+	for {
+		line, err := c.r.ReadString('\n')
+		if err != nil {
+			return answer + err.Error()
+		}
+		if line == ".\r\n" {
+			return answer
+		}
+		answer += line
+		if many := strings.HasPrefix(command, "RETR") || strings.HasPrefix(command, "TOP"); !many || strings.HasPrefix(answer, "-ERR") {
+			return answer
+		}
+	}
+}

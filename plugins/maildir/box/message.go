@@ -361,7 +361,7 @@ func (m *Mailbox) makeKeywords(names []string) (f Flags, err error) {
 
 // Mark changes the flags of a message: its file gets another name.
 func (m *Mailbox) Mark(msg *Message, op Op, flags Flags) error {
-	for range 3 {
+	for range maxTries {
 		done, err := m.mark(msg, op, flags)
 		if done || err != nil {
 			return err
@@ -370,7 +370,7 @@ func (m *Mailbox) Mark(msg *Message, op Op, flags Flags) error {
 			return err
 		}
 	}
-	return ErrGone
+	return errRenamed
 }
 
 func (m *Mailbox) mark(msg *Message, op Op, flags Flags) (done bool, err error) {
