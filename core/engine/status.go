@@ -169,7 +169,12 @@ func (e *Engine) Ready() error {
 
 // List implements admin.Server.
 func (e *Engine) List(ctx context.Context, f queue.Filter, fn func(*queue.Record) error) error {
-	return e.queue.List(ctx, f, fn)
+	return e.queue.List(ctx, f, func(rec *queue.Record) error {
+		if due, waits := e.schedule.Due(rec.ID); waits { // the record is not written for each message of a dead site
+			rec.Next = due
+		}
+		return fn(rec)
+	})
 }
 
 // Content implements admin.Server.

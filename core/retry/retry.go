@@ -52,6 +52,15 @@ func (p Policy) WarnDue(received, now time.Time, warned bool) bool {
 	return age(received, now) >= orDefault(p.WarnAfter, defaultWarnAfter)
 }
 
+// TellDue returns when the sender is to be told something the next time: of the delay, or that the message is given up.
+func (p Policy) TellDue(received time.Time, warned bool) time.Time {
+	after := orDefault(p.Expire, defaultExpire)
+	if !warned && p.WarnAfter >= 0 {
+		after = min(after, orDefault(p.WarnAfter, defaultWarnAfter))
+	}
+	return received.Add(after)
+}
+
 // age compares wall clocks: a monotonic reading would not count the time that the machine slept.
 func age(received, now time.Time) time.Duration { return now.Round(0).Sub(received.Round(0)) }
 

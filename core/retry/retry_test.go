@@ -118,3 +118,17 @@ func TestFiveDays(t *testing.T) {
 		t.Errorf("%d attempts and %d warnings", attempts, warnings)
 	}
 }
+
+// TestTellDue: the first moment at which WarnDue or Expired says yes.
+func TestTellDue(t *testing.T) {
+	received := time.Date(2026, 3, 29, 0, 30, 0, 0, time.UTC)
+	for _, p := range []Policy{{}, {WarnAfter: -1}, {WarnAfter: time.Minute, Expire: time.Hour}, {WarnAfter: time.Hour, Expire: time.Minute}} {
+		for _, warned := range []bool{false, true} {
+			at := p.TellDue(received, warned)
+			says := func(now time.Time) bool { return p.Expired(received, now) || p.WarnDue(received, now, warned) }
+			if !says(at) || says(at.Add(-1)) {
+				t.Errorf("%+v, warned %t: told after %s", p, warned, at.Sub(received))
+			}
+		}
+	}
+}

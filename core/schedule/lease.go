@@ -173,7 +173,7 @@ func (s *Schedule) begin(j *job) {
 	t := j.site.trouble
 	switch {
 	case t == nil || t.failures < s.settings.Load().limits.SiteFailures:
-	case t.probing || time.Now().Before(t.until):
+	case s.shut(j.site, time.Now()):
 		word := t.outcome
 		j.word = &word
 		return

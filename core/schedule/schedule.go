@@ -181,6 +181,7 @@ func (s *Schedule) remember(rec *queue.Record) {
 	if !isNew {
 		return
 	}
+	s.table.at(at).of(rec)
 	s.settleIn(at, home)
 	if rec.Held != "" {
 		s.table.become(at, held)
@@ -209,6 +210,7 @@ func (s *Schedule) Offer(rec *queue.Record, content mail.Content) {
 	}
 	l.entry = at
 	e := s.table.at(at)
+	e.of(rec)
 	e.kib = kib(rec.Size)
 	s.lag += int64(e.kib)
 	s.settleIn(at, l.home)

@@ -234,6 +234,7 @@ func (s *Schedule) giveHome(l *lease, t *tally) {
 		return
 	}
 	s.caughtUp(e)
+	e.of(l.rec)
 	s.leave(at)
 	s.settleIn(at, t.home)
 	switch {

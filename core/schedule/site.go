@@ -314,6 +314,7 @@ func (s *Schedule) next(at **site, fresh bool) *job {
 		st = s.handOver(st)
 	}
 	for st != nil {
+		s.passOver(st)
 		if s.stopping || !st.hasWork() || st.active > s.mayConnect(st) || st.dest.exceeded(time.Now()) {
 			st = s.handOver(st)
 			continue

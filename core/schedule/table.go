@@ -21,12 +21,14 @@ const (
 // entry is all that is kept in memory of a message that is not worked on. It holds no pointer, so that a million of them
 // cost the garbage collector nothing.
 type entry struct {
-	id    queue.ID
-	site  uint32 // index of the site that it waits for
-	link  uint32 // ready: the next entry of the site's list, 0 for none; else: place in the heap + 1, 0 for none
-	kib   uint32 // counted as lag, in KiB; 0 once the first attempt has ended
-	state state
-	busy  bool // an operation waits for it, in Schedule.ops
+	id       queue.ID
+	site     uint32 // index of the site that it waits for
+	link     uint32 // ready: the next entry of the site's list, 0 for none; else: place in the heap + 1, 0 for none
+	kib      uint32 // counted as lag, in KiB; 0 once the first attempt has ended
+	received uint32 // Unix seconds
+	state    state
+	warned   bool // its sender was told of the delay
+	busy     bool // an operation waits for it, in Schedule.ops
 }
 
 const chunkBits = 12
