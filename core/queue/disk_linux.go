@@ -2,11 +2,14 @@ package queue
 
 import (
 	"bufio"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pabal-mta/mta/core/badgerfiles"
 )
@@ -38,7 +41,7 @@ func owner(info os.FileInfo) (uid, gid int, ok bool) {
 func adviseMaps(dir string, written map[string]bool) error {
 	return eachMap(dir, func(name, where string) error {
 		if strings.HasSuffix(name, badgerfiles.TableSuffix) {
-			return advise(where, syscall.MADV_DONTNEED)
+			return forget(where)
 		}
 		if written[name] {
 			return advise(where, syscall.MADV_RANDOM)
@@ -46,19 +49,18 @@ func adviseMaps(dir string, written map[string]bool) error {
 		if err := advise(where, syscall.MADV_NORMAL); err != nil || strings.HasSuffix(name, badgerfiles.MemSuffix) {
 			return err
 		}
-		return advise(where, syscall.MADV_DONTNEED)
+		return forget(where)
 	})
 }
 
-// forgetMaps gives back the memory of the value log and the tables under dir that this process has mapped. Their pages stay with
-// the kernel as long as it has room, and count no longer as ours, where a long queue would be all in memory. Of a shared map
-// of a file that loses nothing, though it is being written.
+// forgetMaps gives back the memory of the value log and the tables under dir that this process has mapped, where a long queue would
+// be all in memory.
 func forgetMaps(dir string) error {
 	return eachMap(dir, func(name, where string) error {
 		if strings.HasSuffix(name, badgerfiles.MemSuffix) {
 			return nil
 		}
-		return advise(where, syscall.MADV_DONTNEED)
+		return forget(where)
 	})
 }
 
@@ -86,6 +88,16 @@ func eachMap(dir string, fn func(name, where string) error) error {
 		}
 	}
 	return lines.Err()
+}
+
+// forget gives back the memory of a map. Badger may have unmapped the file a moment ago, and what is mapped there now may be the
+// memory of this program: MADV_DONTNEED would make that zero, and this is harmless. Linux has it since 5.4.
+func forget(where string) error {
+	err := advise(where, unix.MADV_PAGEOUT)
+	if errors.Is(err, syscall.EINVAL) {
+		return nil
+	}
+	return err
 }
 
 func advise(where string, advice int) error {
