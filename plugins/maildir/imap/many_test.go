@@ -115,3 +115,39 @@ func TestHalfCommands(t *testing.T) {
 		t.Errorf("%+v, %v", data, err)
 	}
 }
+
+// TestOneByteAtATime: commands and literals come in any pieces.
+func TestOneByteAtATime(t *testing.T) {
+	r := newRig(t, nil)
+	conn, br := raw(t, r.addr)
+	for _, c := range []byte("a LOGIN ann {5+}\r\nright\r\nb APPEND INBOX {12+}\r\nSubject: x\r\n\r\nc SELECT INBOX\r\nd FETCH 1 (UID RFC822.SIZE)\r\n") {
+		if _, err := conn.Write([]byte{c}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := until(br, "* 1 FETCH"); got != "* 1 FETCH (UID 1 RFC822.SIZE 12)\r\n" {
+		t.Error(got)
+	}
+}
+
+// TestPipelinedGarbage: commands that are wrong have an answer each, and those between them are obeyed.
+func TestPipelinedGarbage(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver("ann", "1.a.h", letter)
+	conn, br := raw(t, r.addr)
+	tests := [][2]string{
+		{"LOGIN ann right", "OK"}, {"SELECT INBOX", "OK"}, {"FROB \x01\xff", "BAD"}, {"FETCH", "BAD"}, {"FETCH 1 (", "BAD"},
+		{"STORE 1 FLAGS (((", "BAD"}, {"UID", "closed"},
+	}
+	for i, test := range tests {
+		fmt.Fprintf(conn, "t%d %s\r\n", i, test[0])
+	}
+	for i, test := range tests {
+		if got := strings.TrimPrefix(until(br, fmt.Sprintf("t%d ", i)), fmt.Sprintf("t%d ", i)); !strings.HasPrefix(got, test[1]) {
+			t.Errorf("%q: %q, want %s", test[0], got, test[1])
+		}
+	}
+	if data, err := r.login("ann", nil).Select("INBOX", nil).Wait(); err != nil || data.NumMessages != 1 {
+		t.Errorf("%+v, %v", data, err)
+	}
+}
