@@ -379,3 +379,18 @@ func TestKeywordsAreNotLost(t *testing.T) {
 		t.Errorf("it has %d bytes now, %v", len(b), err)
 	}
 }
+
+// TestQuotaBesideClosedFolder: a folder that can't be counted keeps no mail out.
+func TestQuotaBesideClosedFolder(t *testing.T) {
+	if !asNobody(t) {
+		return
+	}
+	m := newStore(t, func(c *Config) { c.Quota = 10_000 })
+	closed := filepath.Join(m.path.base, "example.com/ann/.old/cur")
+	if err := errors.Join(os.MkdirAll(closed, 0o700), os.Chmod(closed, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if got := codes(t, m, delivery(letter, "ann@example.com")); got[0] != 250 {
+		t.Error(got)
+	}
+}

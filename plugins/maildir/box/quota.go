@@ -114,7 +114,8 @@ func count(root *os.Root) (sum int64, err error) {
 	for _, dir := range dirs {
 		for _, sub := range []string{"new", "cur"} {
 			entries, err := readDir(root, path.Join(dir, sub))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			// What can't be read counts for nothing: one such folder must not keep mail out of the others.
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 				return 0, err
 			}
 			for _, e := range entries {

@@ -8,8 +8,7 @@
 //
 // What the library answers otherwise than the RFC has it, and can't be changed from here: a search key or a message number that
 // there is not, a first response that is no base64, and a name that is no modified UTF-7 get NO [SERVERBUG] instead of BAD; a
-// SEARCH that
-// returns SAVE alone is answered with what it found; a line that is no command ends the connection.
+// SEARCH that returns SAVE alone is answered with what it found; a line that is no command ends the connection.
 package imap
 
 import (
