@@ -394,3 +394,31 @@ func TestQuotaBesideClosedFolder(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestTwoFilesOfOneName: where another file stands under the name that a message would get with its flags, neither is lost.
+func TestTwoFilesOfOneName(t *testing.T) {
+	s := serve(t, fakeHost{})
+	first := s.letters(1)[0]
+	second := filepath.Join(s.ann, "cur", filepath.Base(first)+":2,S")
+	if err := os.WriteFile(second, []byte("another letter"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k := talk(t, s.imap)
+	for _, test := range [][2]string{
+		{"LOGIN ann@example.com right", "OK"}, {"SELECT INBOX", "OK"}, {"STORE 1 +FLAGS (\\Seen)", imapTrouble}, {"STORE 1 +FLAGS (\\Flagged)", "OK"},
+	} {
+		if got := k.do(test[0]); !strings.HasPrefix(got, test[1]) {
+			t.Errorf("%s: %s", test[0], got)
+		}
+	}
+	if log := s.log.take(); !strings.Contains(log, filepath.Base(second)) || !strings.Contains(log, "before the colon") {
+		t.Error(log)
+	}
+	flagged, err := os.ReadFile(filepath.Join(s.ann, "cur", filepath.Base(first)+":2,F"))
+	if err != nil || !strings.Contains(string(flagged), "letter 1") {
+		t.Errorf("%q, %v", flagged, err)
+	}
+	if b, err := os.ReadFile(second); err != nil || string(b) != "another letter" {
+		t.Errorf("%q, %v", b, err)
+	}
+}

@@ -389,7 +389,11 @@ func (m *Mailbox) mark(msg *Message, op Op, flags Flags) (done bool, err error) 
 		return true, nil
 	}
 	info := flags.suffix(msg.other)
-	err = m.root().Rename(m.fileName(msg), path.Join(m.dir, "cur", msg.name+info))
+	to := path.Join(m.dir, "cur", msg.name+info)
+	if _, err := m.root().Lstat(to); err == nil {
+		return true, fmt.Errorf("%s: %w", to, errTwice) // a rename would replace it
+	}
+	err = m.root().Rename(m.fileName(msg), to)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

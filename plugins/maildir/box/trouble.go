@@ -11,6 +11,9 @@ import (
 // errNoFile says that something else stands where a file of ours is wanted.
 var errNoFile = errors.New("no regular file")
 
+// errTwice says that two files have the unique name of one message.
+var errTwice = errors.New("there is another file of that name")
+
 // Trouble logs what keeps an account from being used, and what to do about it.
 func (a *Account) Trouble(doing string, err error) {
 	a.store.log.Warn("a mailbox can't be used", "doing", doing, "account", a.key, "path", a.root.Name(), "error", err, "hint", Hint(err))
@@ -26,6 +29,8 @@ func Hint(err error) string {
 		return "the file system is mounted for reading only: mount it for writing"
 	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP), errors.Is(err, errNoFile):
 		return "something else stands where a file or folder of the mailbox is wanted: move it away"
+	case errors.Is(err, errTwice):
+		return "what stands before the colon names one message: give one of the files another name"
 	}
 	return ""
 }
