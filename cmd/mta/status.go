@@ -80,12 +80,23 @@ func showStatus(out io.Writer, s admin.Status) {
 			plural(int(p.Calls), "call"), plural(int(p.Errors), "error"), plural(p.Restarts, "restart"), firstLine(p.Problem))
 	}
 	for _, d := range s.Sites {
-		failing := ""
-		if !d.FailingSince.IsZero() {
-			failing = "failing for " + admin.Ago(time.Since(d.FailingSince)) + ": " + d.LastReply
-		}
-		fmt.Fprintf(w, "to\t%s\t%d waiting\t%s\n", d.Name, d.Waiting, failing)
+		fmt.Fprintf(w, "to\t%s\t%d waiting, %d active\t%s\n", d.Name, d.Waiting, d.Active, siteState(d))
 	}
+}
+
+// siteState says what is the matter with a destination; "" where nothing is.
+func siteState(d admin.SiteStatus) string {
+	switch {
+	case !d.FailingSince.IsZero():
+		state := "failing for " + admin.Ago(time.Since(d.FailingSince))
+		if wait := time.Until(d.NextTry); wait > 0 {
+			state += ", asked again in " + admin.Ago(wait)
+		}
+		return state + ": " + d.LastReply
+	case d.SlowStart > 0:
+		return fmt.Sprintf("back: slow start, %d at once", d.SlowStart)
+	}
+	return ""
 }
 
 func reloadCommand() *cobra.Command {

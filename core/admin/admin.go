@@ -96,8 +96,10 @@ type QueueStatus struct {
 type SiteStatus struct {
 	Name         string    `json:"name"`
 	Waiting      int       `json:"waiting"`
-	Active       int       `json:"active"`
+	Active       int       `json:"active"`               // attempts that are running, each on a connection of its own
+	SlowStart    int       `json:"slow_start,omitempty"` // as many it may have, since it takes connections again only now
 	FailingSince time.Time `json:"failing_since,omitzero"`
+	NextTry      time.Time `json:"next_try,omitzero"` // of one that fails: none is made before
 	LastReply    string    `json:"last_reply,omitempty"`
 }
 

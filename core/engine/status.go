@@ -113,9 +113,9 @@ func siteStatus(s schedule.SiteStats) admin.SiteStatus {
 	if s.Domain != "" {
 		name = s.Domain + " (" + s.Route + ")"
 	}
-	out := admin.SiteStatus{Name: name, Waiting: s.Messages, Active: s.Active}
+	out := admin.SiteStatus{Name: name, Waiting: s.Messages, Active: s.Active, SlowStart: s.Ramp}
 	if s.Failures > 0 {
-		out.FailingSince, out.LastReply = s.Since, s.LastReply
+		out.FailingSince, out.LastReply, out.NextTry = s.Since, s.LastReply, s.Next
 	}
 	return out
 }

@@ -14,9 +14,9 @@ import (
 // It is no attempt and counts as none. The one thing that may not wait for the site is what a sender has to be told: a
 // message that is old enough for that is taken as ever.
 
-// of notes what is to be known of a message while it waits.
+// of notes what is to be known of a message while it waits. The second is the one after: taken too early, nothing would be told.
 func (e *entry) of(rec *queue.Record) {
-	e.received, e.warned = uint32(max(rec.Received.Unix(), 0)), rec.Warned
+	e.received, e.warned = uint32(max(rec.Received.Unix()+1, 0)), rec.Warned
 }
 
 // shut reports a site that takes no connections and is not to be asked now. s.mu is held.

@@ -54,11 +54,15 @@ func TestDeadBacklogCostsItsProbes(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Minute)
-		probes := 0
+		probes, last := 0, time.Time{}
 		for _, a := range w.net.made() {
-			if a.job.Domain == "dead.example" {
-				probes++
+			if a.job.Domain != "dead.example" {
+				continue
 			}
+			if probes++; probes > 4 && a.time.Sub(last) < 5*time.Minute { // the first find out that it is dead
+				t.Errorf("probe %d comes %s after the one before", probes, a.time.Sub(last))
+			}
+			last = a.time
 		}
 		loads, settles := w.queue.work()
 		if probes < 12 || probes > 30 || loads > probes || settles > probes+6 {
@@ -92,8 +96,9 @@ func TestDeadBacklogCostsItsProbes(t *testing.T) {
 func TestPutOffMailIsToldOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const many = 500
+		time.Sleep(300 * time.Millisecond) // not at a full second
 		w := prepare(t, newStore(t), nil)
-		w.backlog(many)
+		ids := w.backlog(many)
 		begin := time.Now()
 		w.start()
 		told := func(after time.Duration, n int) {
@@ -106,6 +111,9 @@ func TestPutOffMailIsToldOf(t *testing.T) {
 		}
 		told(exactly.WarnAfter-time.Minute, 0)
 		told(exactly.WarnAfter+31*time.Minute, many)
+		if n := len(slices.DeleteFunc(ids, func(id queue.ID) bool { return w.queue.get(id).Attempts != 1 })); n < many/2 {
+			t.Errorf("%d messages were taken once, when their sender had to be told; all others asked the host", n)
+		}
 		told(23*time.Hour, many)
 		change := exactly
 		change.Expire = 24 * time.Hour

@@ -30,6 +30,7 @@ type SiteStats struct {
 	Since     time.Time
 	Next      time.Time // no connection before
 	LastReply string    // why the last one failed
+	Ramp      int       // connections that it may have so soon after it failed; 0: as many as the limits say
 }
 
 // Stats returns the figures, with at most top sites.
@@ -56,7 +57,7 @@ func among(list []SiteStats, st *site, top int) []SiteStats {
 		return list
 	}
 	v := SiteStats{
-		Route: st.key.route, Domain: st.key.domain, Messages: st.entries, Ready: st.readyJobs + st.readyDue, Active: st.active,
+		Route: st.key.route, Domain: st.key.domain, Messages: st.entries, Ready: st.readyJobs + st.readyDue, Active: st.active, Ramp: st.ramp,
 	}
 	if st.key == nowhere {
 		v.Domain, v.LastReply = "", noRoute.String()
