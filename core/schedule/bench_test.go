@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -94,5 +95,74 @@ func TestMemoryOfWaiting(t *testing.T) {
 			t.Errorf("more than %d", tt.most)
 		}
 		runtime.KeepAlive(s)
+	}
+}
+
+// deadHost is a queue with a backlog of messages to dead.example, on a disk whose reads cost next to nothing, and a deliverer that
+// finds that host dead and all others alive.
+type deadHost struct {
+	nothing
+	backlog int
+	loads   atomic.Int64
+	took    chan time.Duration // from the arrival of a message for another host to its attempt
+}
+
+func (d *deadHost) record(i int) *queue.Record {
+	to := mail.Recipient{Address: mail.MustParseAddress("bob@dead.example")}
+	return &queue.Record{ID: queue.ID(i + 1), Received: time.Now(), Next: time.Now(), Attempts: 1, Recipients: []queue.Recipient{{Recipient: to}}}
+}
+
+func (d *deadHost) Recover(_ context.Context, fn func(*queue.Record) error) error {
+	for i := range d.backlog {
+		if err := fn(d.record(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *deadHost) Load(id queue.ID) (*queue.Record, mail.Content, error) {
+	d.loads.Add(1)
+	return d.record(int(id) - 1), mail.Bytes([]byte(body)), nil
+}
+
+func (d *deadHost) Settle(_ *queue.Record, _ []*queue.Message, done func([]*queue.Record, error)) {
+	done(nil, nil)
+}
+
+func (d *deadHost) Attempt(_ context.Context, j *deliver.Job) []deliver.Outcome {
+	if j.Domain == "dead.example" {
+		return []deliver.Outcome{dead}
+	}
+	d.took <- time.Since(j.Received)
+	return []deliver.Outcome{delivered}
+}
+
+// BenchmarkBesideDeadHost is how long a message for a host that is alive waits for its attempt beside the backlog of one that is
+// dead: all of it is due, as after a start.
+func BenchmarkBesideDeadHost(b *testing.B) {
+	for _, backlog := range []int{0, 90_000, 900_000} {
+		b.Run(fmt.Sprintf("backlog=%d", backlog), func(b *testing.B) {
+			d := &deadHost{backlog: backlog, took: make(chan time.Duration, 1)}
+			s := New(Options{Queue: d, Deliver: d, Routes: func() route.Table { return routes }})
+			if err := s.Start(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			to := []queue.Recipient{{Recipient: mail.Recipient{Address: mail.MustParseAddress("ann@live.example")}}}
+			var all []time.Duration
+			id := queue.ID(backlog)
+			for b.Loop() {
+				id++
+				s.Offer(&queue.Record{ID: id, Received: time.Now(), Size: 100, Recipients: slices.Clone(to)}, mail.Bytes([]byte(body)))
+				all = append(all, <-d.took)
+			}
+			slices.Sort(all)
+			b.ReportMetric(float64(all[len(all)/2].Nanoseconds()), "p50-ns")
+			b.ReportMetric(float64(all[len(all)*99/100].Nanoseconds()), "p99-ns")
+			b.ReportMetric(float64(d.loads.Load()), "loads")
+			if err := s.Stop(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		})
 	}
 }
