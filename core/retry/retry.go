@@ -28,6 +28,17 @@ func (p Policy) Next(attempt int, now time.Time, rnd float64) time.Time {
 	return now.Add(max(d, time.Second))
 }
 
+// Latest returns the last moment at which Next may have a message tried again that was tried now.
+func (p Policy) Latest(now time.Time) time.Time {
+	latest := now
+	for attempt := range max(len(p.Delays), 3) { // three where nothing is set
+		if t := p.Next(attempt+1, now, 1); t.After(latest) {
+			latest = t
+		}
+	}
+	return latest
+}
+
 // delay returns the delay after an attempt, without jitter.
 func (p Policy) delay(attempt int) time.Duration {
 	delays := p.Delays

@@ -132,3 +132,16 @@ func TestTellDue(t *testing.T) {
 		}
 	}
 }
+
+func TestLatest(t *testing.T) {
+	now := time.Date(2026, 3, 29, 0, 30, 0, 0, time.UTC)
+	for want, p := range map[time.Duration]Policy{
+		30 * time.Minute: {},
+		33 * time.Minute: {Jitter: 0.1},
+		2 * time.Hour:    {Delays: []time.Duration{time.Minute, 2 * time.Hour, time.Second, time.Hour}},
+	} {
+		if got := p.Latest(now).Sub(now); got != want {
+			t.Errorf("%+v: %s, want %s", p, got, want)
+		}
+	}
+}

@@ -78,5 +78,6 @@ func (s *Schedule) Due(id queue.ID) (time.Time, bool) {
 	if e.state != waiting || e.link == 0 {
 		return time.Time{}, false
 	}
-	return time.Unix(0, s.table.heap[e.link-1].due), true
+	wait := time.Until(s.table.base.Add(time.Duration(s.table.heap[e.link-1].due)))
+	return time.Now().Add(wait), true // by the wall clock as it is now
 }

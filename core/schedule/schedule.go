@@ -187,7 +187,13 @@ func (s *Schedule) remember(rec *queue.Record) {
 		s.table.become(at, held)
 		return
 	}
-	s.wait(at, rec.Next)
+	due := rec.Next
+	if rec.Attempts > 0 { // by a clock that was ahead it may be far off
+		if latest := s.settings.Load().retry.Latest(time.Now()); latest.Before(due) {
+			due = latest
+		}
+	}
+	s.wait(at, due)
 }
 
 // Offer takes a message that was just added to the queue. Its first attempt uses the content given, as long as the budget

@@ -37,7 +37,7 @@ type chunk [1 << chunkBits]entry
 
 // alarm is a place in the heap.
 type alarm struct {
-	due   int64 // Unix nanoseconds
+	due   int64 // nanoseconds after table.base
 	entry uint32
 }
 
@@ -46,6 +46,7 @@ type table struct {
 	chunks []*chunk
 	unused []uint32
 	used   uint32 // entries ever used
+	base   time.Time
 	byID   map[queue.ID]uint32
 	heap   []alarm
 	count  [states]int
@@ -54,6 +55,7 @@ type table struct {
 func (t *table) init() {
 	t.byID = map[queue.ID]uint32{}
 	t.used = 1
+	t.base = time.Now()
 	t.chunks = []*chunk{new(chunk)}
 }
 
@@ -97,10 +99,12 @@ func (t *table) become(at uint32, s state) {
 	e.state = s
 }
 
-// wait puts an entry into the heap and reports whether it is the first there now.
+// wait puts an entry into the heap and reports whether it is the first there now. What waits goes by the monotonic clock: a
+// step of the wall clock makes nothing due, and puts nothing off.
 func (t *table) wait(at uint32, due time.Time) bool {
 	t.unwait(at)
-	t.heap = append(t.heap, alarm{due.UnixNano(), at})
+	now := time.Now()
+	t.heap = append(t.heap, alarm{int64(now.Sub(t.base) + due.Sub(now)), at})
 	t.up(len(t.heap) - 1)
 	return t.heap[0].entry == at
 }
@@ -110,7 +114,7 @@ func (t *table) first() (at uint32, due time.Time, ok bool) {
 	if len(t.heap) == 0 {
 		return 0, time.Time{}, false
 	}
-	return t.heap[0].entry, time.Unix(0, t.heap[0].due), true
+	return t.heap[0].entry, t.base.Add(time.Duration(t.heap[0].due)), true
 }
 
 // unwait takes an entry out of the heap, if it is there.
