@@ -179,7 +179,25 @@ func (c *transcript) do(i int, command, want string) (got string, ok bool) {
 	if ok = run(); !ok && strings.Contains(command, " list") && !*update {
 		ok = poll(run)
 	}
+	if strings.Contains(command, " reply ") || strings.Contains(command, " compose ") {
+		c.arrives()
+	}
 	return got, ok
+}
+
+// arrives waits until neither server has mail to hand on: what is sent next may not overtake it.
+func (c *transcript) arrives() {
+	c.t.Helper()
+	for _, server := range []string{"ann", "bob", "ann"} { // in this order mail that goes there, or comes back, is seen
+		if !poll(func() bool {
+			cmd := exec.Command(filepath.Join(c.dir, "mta"), "queue", "list", "-config", server+"-server.hcl")
+			cmd.Dir, cmd.Env = c.dir, c.env
+			out, err := cmd.Output()
+			return err == nil && strings.TrimSpace(string(out)) == "The queue is empty."
+		}) {
+			c.t.Errorf("mail stays in the queue of %s's server", server)
+		}
+	}
 }
 
 // serve starts a server, which ends with the test at the latest, and waits for its greeting.
