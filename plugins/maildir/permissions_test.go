@@ -411,6 +411,13 @@ func TestTwoFilesOfOneName(t *testing.T) {
 			t.Errorf("%s: %s", test[0], got)
 		}
 	}
+	for range 3 {
+		k.do("NOOP")
+		if got := k.do("FETCH 1 (FLAGS BODY.PEEK[])"); !strings.HasPrefix(got, "OK") || !strings.Contains(k.said, "letter 1") ||
+			!strings.Contains(k.said, "FLAGS (\\Flagged)") {
+			t.Errorf("the message has become another one: %s %s", got, k.said)
+		}
+	}
 	if log := s.log.take(); !strings.Contains(log, filepath.Base(second)) || !strings.Contains(log, "before the colon") {
 		t.Error(log)
 	}

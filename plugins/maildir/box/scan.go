@@ -143,12 +143,12 @@ func (m *Mailbox) see(f found) bool {
 	if msg == nil {
 		return false
 	}
-	if msg.scan == m.scans && msg.sub == f.sub {
-		return true // two files of one name; the first counts
-	}
 	msg.scan = m.scans
 	if msg.sub == f.sub && msg.info == f.info {
 		return true
+	}
+	if _, err := m.root().Lstat(m.fileName(msg)); err == nil {
+		return true // two files of one name: the one that has been shown counts
 	}
 	m.renames++
 	msg.sub, msg.info = f.sub, f.info
