@@ -232,18 +232,29 @@ func (m *Mailbox) remove(gone []*Message) {
 	m.count.Store(int64(len(m.msgs)))
 }
 
-// compareAge orders files by the second that their name begins with, then by name.
+// compareAge orders files by the moment that their name begins with, then by name.
 func compareAge(a, b found) int {
-	return cmp.Or(cmp.Compare(a.second, b.second), strings.Compare(a.name, b.name))
+	return cmp.Or(cmp.Compare(a.moment, b.moment), strings.Compare(a.name, b.name))
 }
 
-func second(name string) int64 {
-	head, _, _ := strings.Cut(name, ".")
+// moment returns the microseconds since 1970 that a name begins with: its seconds, and what follows ".M" where that is there,
+// which most programs do not pad with zeros.
+func moment(name string) int64 {
+	head, rest, _ := strings.Cut(name, ".")
 	n, err := strconv.ParseInt(head, 10, 64)
-	if err != nil {
+	if err != nil || n < 0 || n > 1<<40 {
 		return 0
 	}
-	return n
+	micro := int64(0)
+	if digits, ok := strings.CutPrefix(rest, "M"); ok {
+		for _, c := range []byte(digits) {
+			if c < '0' || c > '9' || micro >= 1e5 {
+				break
+			}
+			micro = 10*micro + int64(c-'0')
+		}
+	}
+	return n*1e6 + micro
 }
 
 // sizeOf returns the size with CRLF that a name tells (Maildir++ and Dovecot), or 0.

@@ -11,7 +11,7 @@ import (
 // found is a file that a scan has met and that no message in memory has.
 type found struct {
 	name, sub, info string
-	second          int64 // that the name begins with
+	moment          int64 // that the name begins with
 }
 
 // scanLocked reads the folder and gives UIDs to what is new in it.
@@ -134,7 +134,7 @@ func parseName(e os.DirEntry, sub string) (found, bool) {
 	if i := strings.LastIndexByte(name, ':'); i > 0 {
 		base, info = name[:i], name[i:]
 	}
-	return found{base, sub, info, second(base)}, true
+	return found{base, sub, info, moment(base)}, true
 }
 
 // see brings a message up to date with its file, and says whether there is one of that name.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -50,5 +51,25 @@ func TestRenamedFilesAreNotGone(t *testing.T) {
 	wait.Wait()
 	if s := m.Status(); s.Messages != files || s.Next != files+1 {
 		t.Errorf("%d messages, the next UID is %d", s.Messages, s.Next)
+	}
+}
+
+// TestMoment: files of one second come in the order of their microseconds, which hardly anybody pads with zeros.
+func TestMoment(t *testing.T) {
+	inOrder := []string{
+		"no number", "999.M5.host", "1000.host", "1000.M9P7.host", "1000.M90778Q0a.host", "1000.M143464P1.host", "1000.M582863Q0b.host",
+		"1000.M999999P1.host", "1001.host", "1001.M1.host",
+	}
+	var list []found
+	for _, name := range inOrder {
+		list = append(list, found{name: name, moment: moment(name)})
+	}
+	if !slices.IsSortedFunc(list, compareAge) {
+		t.Errorf("%+v", list)
+	}
+	for _, name := range []string{"-5.M1.host", "99999999999999999999.host", "1.M99999999999999999999.host"} {
+		if n := moment(name); n < 0 || n > 2e6 {
+			t.Errorf("%s: %d", name, n)
+		}
 	}
 }
