@@ -84,7 +84,7 @@ func (c *cell) deliver() (e event.Event, tag string, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), faultPatience)
 	defer cancel()
-	e, ok := c.attempt(ctx, id, 1)
+	e, ok := c.attempt(ctx, id)
 	if !ok {
 		return e, tag, fmt.Errorf("message %s was not attempted", id)
 	}
