@@ -260,7 +260,7 @@ func (r *faultRig) send(s *session, from, to string, size int) (tag, id string, 
 	return tag, id, code
 }
 
-// attempt waits for the n-th attempt of a message.
+// attempt waits for the first attempt of a message.
 func (r *faultRig) attempt(ctx context.Context, id string) (e event.Event, ok bool) {
 	for {
 		r.mu.Lock()
