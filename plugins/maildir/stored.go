@@ -42,7 +42,7 @@ func keyOf(d *mail.Delivery, to mail.Address, rel string) (k key) {
 
 // fileName is the unique part of the file's name (https://cr.yp.to/proto/maildir.html): readers sort by it.
 func fileName(t time.Time, k key, host string) string {
-	return fmt.Sprintf("%d.M%dQ%s.%s", max(t.Unix(), 0), t.Nanosecond()/1000, hex.EncodeToString(k[:10]), host)
+	return fmt.Sprintf("%d.M%06dQ%s.%s", max(t.Unix(), 0), t.Nanosecond()/1000, hex.EncodeToString(k[:10]), host)
 }
 
 // stored remembers deliveries.

@@ -137,7 +137,7 @@ func (s *Store) Delivered(key string) {
 // uniqueName returns the unique part of a new file's name (https://cr.yp.to/proto/maildir.html).
 func (a *Account) uniqueName() string {
 	now := time.Now()
-	return fmt.Sprintf("%d.M%dP%dQ%d.%s", now.Unix(), now.Nanosecond()/1000, os.Getpid(), a.store.files.Add(1), a.store.host)
+	return fmt.Sprintf("%d.M%06dP%dQ%d.%s", now.Unix(), now.Nanosecond()/1000, os.Getpid(), a.store.files.Add(1), a.store.host)
 }
 
 // dirOf returns the directory of a folder.
