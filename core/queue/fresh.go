@@ -151,15 +151,15 @@ func (f *fresh) find(k shortKey) (entry, bool) {
 	return entry{}, false
 }
 
-// knows reports whether a layer says something of a message's record.
-func (f *fresh) knows(id ID) bool {
+// says returns what the layers say of a message's record: nothing, or that it was set or is gone.
+func (f *fresh) says(id ID) entryState {
 	if f.journal == nil {
-		return false
+		return 0
 	}
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	_, known := f.find(shorten(idKey(keyRecord, id)))
-	return known
+	e, _ := f.find(shorten(idKey(keyRecord, id)))
+	return e.state
 }
 
 // late returns the messages that the store may not have though they are in the queue, in the order of their IDs; some may be

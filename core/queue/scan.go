@@ -228,6 +228,9 @@ func (s *scan) run(fn func(*Record, error) error) error {
 		if err := s.lateBefore(id, fn); err != nil {
 			return err
 		}
+		if s.live && s.q.fresh.says(id) == gone { // of these there may be very many, and they cost nothing
+			return s.ctx.Err()
+		}
 		if err := s.breathe(); err != nil {
 			return err
 		}
@@ -313,7 +316,7 @@ func (s *scan) rest() {
 // some calls fn for the records with these IDs, as far as there are any.
 func (s *scan) some(ids []ID, fn func(*Record, error) error) error {
 	for _, id := range ids {
-		if s.live && s.q.fresh.knows(id) {
+		if s.live && s.q.fresh.says(id) != 0 {
 			if err := s.now(id, fn); err != nil {
 				return err
 			}
@@ -335,7 +338,7 @@ func (s *scan) some(ids []ID, fn func(*Record, error) error) error {
 
 func (s *scan) one(item *badger.Item, fn func(*Record, error) error) error {
 	id := keyID(item.Key())
-	if s.live && s.q.fresh.knows(id) {
+	if s.live && s.q.fresh.says(id) != 0 {
 		return s.now(id, fn)
 	}
 	rec, err := readRecord(item)
