@@ -182,7 +182,7 @@ func (t *trial) lists(ctx context.Context, figures map[string]float64) error {
 			listed, took = listed+n, took+time.Since(begun)
 			return err
 		})
-		if err != nil {
+		if err != nil && ctx.Err() == nil { // else the queue is empty, and the list was stopped
 			return err
 		}
 		if ctx.Err() != nil || t.ledger.Delivered() >= t.ledger.Accepted() {
