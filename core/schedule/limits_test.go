@@ -61,7 +61,7 @@ func TestDeadSiteDoesNotHoldUpAnother(t *testing.T) {
 			t.Errorf("%d connects in three hours for %d messages to a dead host", n, many)
 		}
 		r := w.queue.get(first)
-		if r.Attempts < 1 || r.Recipients[0].Reply.Text != dead.Reply.Text || r.Recipients[0].Attempts != r.Attempts {
+		if r.Attempts < 1 || r.Attempts > 9 || r.Recipients[0].Reply.Text != dead.Reply.Text || r.Recipients[0].Attempts != r.Attempts {
 			t.Errorf("%d attempts counted, reply %v", r.Attempts, r.Recipients[0].Reply)
 		}
 		// It comes back: within the usual half hour everything is there.
