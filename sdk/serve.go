@@ -31,6 +31,10 @@ const (
 	// LifelineKey names the environment variable that holds the number of a descriptor. When reading it ends, the
 	// server is gone, and so shall the plugin be.
 	LifelineKey = "MTA_LIFELINE"
+
+	// FilesKey names the environment variable that holds the number of a unix socket, on which the server sends the
+	// descriptors of files that hold large contents (Content.token in plugin.proto).
+	FilesKey = "MTA_FILES"
 )
 
 // Serve runs a plugin until the server ends it. It is all that the main function of a plugin does, and it does not
@@ -74,6 +78,10 @@ func serve(p Served) error {
 	log := slog.New(newLogHandler(os.Stderr, p.About().Name))
 	slog.SetDefault(log)
 	s := newServer(p, log)
+	if take := filesTaker(); take != nil {
+		s.calls.TakeBy(take)
+		s.files = true
+	}
 	if _, err := schemaJSON(p); err != nil {
 		return err
 	}

@@ -35,6 +35,7 @@ type server struct {
 	log     *slog.Logger
 	drained chan struct{} // closed by the first Drain that has ended
 	dial    func(context.Context, string) (net.Conn, error)
+	files   bool // large contents may come by their descriptors
 
 	mu    sync.Mutex
 	value any   // nil until configured
@@ -54,6 +55,7 @@ func (s *server) Describe(context.Context, *pb.DescribeRequest) (*pb.DescribeRes
 	a := s.plugin.About()
 	return &pb.DescribeResponse{
 		Name: a.Name, Version: a.Version, Doc: a.Doc, Sdk: "go/1", Kinds: kindsOf(s.plugin.kinds()), SchemaJson: data,
+		TakesDescriptors: s.files,
 	}, nil
 }
 

@@ -79,7 +79,7 @@ func checkProgram(f *os.File, path string) error {
 // open file itself is run, if nobody but root and us could have written to it.
 func pinned(s *Spec, f *os.File) (*binary, error) {
 	sum := sha256.New()
-	sealed, err := sealedCopy(s.Name, io.TeeReader(f, sum))
+	sealed, err := sealedProgram(s.Name, io.TeeReader(f, sum))
 	if err != nil {
 		sum.Reset()
 		if _, err := f.Seek(0, io.SeekStart); err != nil {

@@ -23,11 +23,16 @@ func selfPath(self string) string {
 	return self
 }
 
-// sealedCopy copies a program into memory that nobody can change any more.
-func sealedCopy(name string, r io.Reader) (*os.File, error) {
-	fd, err := unix.MemfdCreate("mta-plugin-"+name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+// sealedProgram copies a program into memory that nobody can change any more.
+func sealedProgram(name string, r io.Reader) (*os.File, error) {
+	return sealedCopy("mta-plugin-"+name, unix.MFD_EXEC, r)
+}
+
+// sealedCopy copies what r reads; may says whether it can be executed.
+func sealedCopy(name string, may int, r io.Reader) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|may)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 all were executable
-		fd, err = unix.MemfdCreate("mta-plugin-"+name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
 		return nil, err

@@ -23,7 +23,7 @@ func selfPath(self string) string {
 	return path
 }
 
-func sealedCopy(string, io.Reader) (*os.File, error) { return nil, errors.ErrUnsupported }
+func sealedProgram(string, io.Reader) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 // The lifeline alone ends a plugin here whose server has been killed.
 func sysProcAttr(as *syscall.Credential) *syscall.SysProcAttr {

@@ -187,8 +187,16 @@ func (p *process) configure(ctx context.Context, s *Spec, h *hostServer, validat
 	if len(p.kinds) == 0 {
 		return errors.New("it says that it can do nothing at all")
 	}
+	if p.takesFiles() {
+		p.client.PassBy(p.child.post.pass)
+	} else {
+		p.child.post.close()
+	}
 	return p.client.Open()
 }
+
+// takesFiles reports whether the process is given large contents as files.
+func (p *process) takesFiles() bool { return p.about.GetTakesDescriptors() && p.child.post != nil }
 
 // alive asks the process for its health.
 func (p *process) alive(ctx context.Context, timeout time.Duration) error {

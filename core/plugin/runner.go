@@ -27,6 +27,7 @@ import (
 const (
 	lifelineFD = 3
 	execFD     = 4 // the pinned program
+	filesFD    = 5 // a socket on which large contents come, as descriptors
 )
 
 // pipeGrace is how long the pipes of a dead plugin are still read: its last words are on their way, and a grandchild may
@@ -51,6 +52,7 @@ type child struct {
 	alone  chan struct{}    // closed when all that it has started is killed
 	state  *os.ProcessState // after gone
 	reap   *os.File         // our end of the lifeline
+	post   *post            // where it is sent files; nil: nowhere
 	greets string           // the first line, if it was no handshake; after quiet or the end of line
 }
 
@@ -111,6 +113,7 @@ func (c *child) live(started chan<- error) {
 	_ = syscall.Kill(-proc.Pid, syscall.SIGKILL) // what it has left behind
 	c.state, _ = proc.Wait()
 	c.reap.Close()
+	c.post.close()
 	close(c.gone)
 	select {
 	case <-read:
@@ -148,15 +151,18 @@ func (c *child) spawn() (proc *os.Process, stdout, stderr *os.File, err error) {
 		}
 		ours, theirs = append(ours, r), append(theirs, w)
 	}
-	files := slices.Clone(theirs)
-	if c.bin.file != nil {
-		files = append(files, c.bin.file)
+	files, env := append(slices.Clone(theirs), c.bin.file), c.env
+	post, socket, err := newPost()
+	if err == nil { // else it gets chunks
+		theirs, files, env = append(theirs, socket), append(files, socket), append(env, fmt.Sprintf("%s=%d", sdk.FilesKey, filesFD))
 	}
 	path, argv := c.command()
-	proc, err = os.StartProcess(path, argv, &os.ProcAttr{Env: c.env, Files: files, Sys: sysProcAttr(c.user.credential())})
+	proc, err = os.StartProcess(path, argv, &os.ProcAttr{Env: env, Files: files, Sys: sysProcAttr(c.user.credential())})
 	if err != nil {
+		post.close()
 		return nil, nil, nil, err
 	}
+	c.post = post
 	c.pid.Store(int64(proc.Pid))
 	c.reap = ours[2]
 	return proc, ours[0], ours[1], nil

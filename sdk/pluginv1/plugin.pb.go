@@ -145,6 +145,8 @@ const (
 	ErrorKind_ERROR_KIND_BAD_LOGIN ErrorKind = 5
 	// The time was up, or nobody waits any more, before the work was done.
 	ErrorKind_ERROR_KIND_TIMEOUT ErrorKind = 6
+	// The descriptor that Content.token names was not there, and nothing was done. The server asks again with chunks.
+	ErrorKind_ERROR_KIND_NO_DESCRIPTOR ErrorKind = 7
 )
 
 // Enum value maps for ErrorKind.
@@ -157,15 +159,17 @@ var (
 		4: "ERROR_KIND_REPLY",
 		5: "ERROR_KIND_BAD_LOGIN",
 		6: "ERROR_KIND_TIMEOUT",
+		7: "ERROR_KIND_NO_DESCRIPTOR",
 	}
 	ErrorKind_value = map[string]int32{
-		"ERROR_KIND_UNSPECIFIED": 0,
-		"ERROR_KIND_FAILED":      1,
-		"ERROR_KIND_PANIC":       2,
-		"ERROR_KIND_UNSUPPORTED": 3,
-		"ERROR_KIND_REPLY":       4,
-		"ERROR_KIND_BAD_LOGIN":   5,
-		"ERROR_KIND_TIMEOUT":     6,
+		"ERROR_KIND_UNSPECIFIED":   0,
+		"ERROR_KIND_FAILED":        1,
+		"ERROR_KIND_PANIC":         2,
+		"ERROR_KIND_UNSUPPORTED":   3,
+		"ERROR_KIND_REPLY":         4,
+		"ERROR_KIND_BAD_LOGIN":     5,
+		"ERROR_KIND_TIMEOUT":       6,
+		"ERROR_KIND_NO_DESCRIPTOR": 7,
 	}
 )
 
@@ -1701,9 +1705,11 @@ type DescribeResponse struct {
 	// What the plugin can do, as far as it knows before it is configured.
 	Kinds []*Kind `protobuf:"bytes,5,rep,name=kinds,proto3" json:"kinds,omitempty"`
 	// The schema of its configuration, as JSON (package sdk/schema).
-	SchemaJson    []byte `protobuf:"bytes,6,opt,name=schema_json,json=schemaJson,proto3" json:"schema_json,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SchemaJson []byte `protobuf:"bytes,6,opt,name=schema_json,json=schemaJson,proto3" json:"schema_json,omitempty"`
+	// The plugin takes large contents by their descriptors (Content.token) from the socket that its environment names.
+	TakesDescriptors bool `protobuf:"varint,7,opt,name=takes_descriptors,json=takesDescriptors,proto3" json:"takes_descriptors,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *DescribeResponse) Reset() {
@@ -1776,6 +1782,13 @@ func (x *DescribeResponse) GetSchemaJson() []byte {
 		return x.SchemaJson
 	}
 	return nil
+}
+
+func (x *DescribeResponse) GetTakesDescriptors() bool {
+	if x != nil {
+		return x.TakesDescriptors
+	}
+	return false
 }
 
 // Kind is one ability: authenticator, store, directory, converter, bounce, router, observer, connect, helo, mail, rcpt,
@@ -2889,7 +2902,14 @@ type Content struct {
 	// The content, when it is not bigger than 64 KiB (in an answer: 2 MiB), or its first bytes where the plugin wants no more.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	// The content follows in chunks (Large only).
-	Streamed      bool `protobuf:"varint,3,opt,name=streamed,proto3" json:"streamed,omitempty"`
+	Streamed bool `protobuf:"varint,3,opt,name=streamed,proto3" json:"streamed,omitempty"`
+	// No chunks follow (Large only, and only to a plugin that takes_descriptors): a file in memory that nobody can change holds the
+	// content. Its descriptor was sent, before the request, to the unix socket (SOCK_SEQPACKET) whose number the variable MTA_FILES
+	// has: one packet with SCM_RIGHTS, and in it, big-endian, this token in 8 bytes and in 4 for how many milliseconds the server waits
+	// for the answer. A descriptor that no request has asked for by then is to be closed.
+	Token uint64 `protobuf:"varint,4,opt,name=token,proto3" json:"token,omitempty"`
+	// With token: the content is data, then what stands in the file from here on.
+	Offset        uint64 `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2943,6 +2963,20 @@ func (x *Content) GetStreamed() bool {
 		return x.Streamed
 	}
 	return false
+}
+
+func (x *Content) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *Content) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
 }
 
 type Reply struct {
@@ -5526,7 +5560,7 @@ const file_plugin_proto_rawDesc = "" +
 	"\x03set\x18\x03 \x01(\x01H\x00R\x03setB\b\n" +
 	"\x06change\"4\n" +
 	"\x0fDescribeRequest\x12!\n" +
-	"\fcore_version\x18\x01 \x01(\tR\vcoreVersion\"\xb0\x01\n" +
+	"\fcore_version\x18\x01 \x01(\tR\vcoreVersion\"\xdd\x01\n" +
 	"\x10DescribeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x10\n" +
@@ -5534,7 +5568,8 @@ const file_plugin_proto_rawDesc = "" +
 	"\x03sdk\x18\x04 \x01(\tR\x03sdk\x12)\n" +
 	"\x05kinds\x18\x05 \x03(\v2\x13.mta.plugin.v1.KindR\x05kinds\x12\x1f\n" +
 	"\vschema_json\x18\x06 \x01(\fR\n" +
-	"schemaJson\"\x8a\x01\n" +
+	"schemaJson\x12+\n" +
+	"\x11takes_descriptors\x18\a \x01(\bR\x10takesDescriptors\"\x8a\x01\n" +
 	"\x04Kind\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06header\x18\x02 \x01(\bR\x06header\x12\x12\n" +
@@ -5612,11 +5647,13 @@ const file_plugin_proto_rawDesc = "" +
 	"\x05Error\x12,\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x18.mta.plugin.v1.ErrorKindR\x04kind\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12*\n" +
-	"\x05reply\x18\x03 \x01(\v2\x14.mta.plugin.v1.ReplyR\x05reply\"M\n" +
+	"\x05reply\x18\x03 \x01(\v2\x14.mta.plugin.v1.ReplyR\x05reply\"{\n" +
 	"\aContent\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x1a\n" +
-	"\bstreamed\x18\x03 \x01(\bR\bstreamed\"K\n" +
+	"\bstreamed\x18\x03 \x01(\bR\bstreamed\x12\x14\n" +
+	"\x05token\x18\x04 \x01(\x04R\x05token\x12\x16\n" +
+	"\x06offset\x18\x05 \x01(\x04R\x06offset\"K\n" +
 	"\x05Reply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x1a\n" +
 	"\benhanced\x18\x02 \x01(\tR\benhanced\x12\x12\n" +
@@ -5829,7 +5866,7 @@ const file_plugin_proto_rawDesc = "" +
 	"\bSeverity\x12\x18\n" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSEVERITY_ERROR\x10\x01\x12\x14\n" +
-	"\x10SEVERITY_WARNING\x10\x02*\xb8\x01\n" +
+	"\x10SEVERITY_WARNING\x10\x02*\xd6\x01\n" +
 	"\tErrorKind\x12\x1a\n" +
 	"\x16ERROR_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11ERROR_KIND_FAILED\x10\x01\x12\x14\n" +
@@ -5837,7 +5874,8 @@ const file_plugin_proto_rawDesc = "" +
 	"\x16ERROR_KIND_UNSUPPORTED\x10\x03\x12\x14\n" +
 	"\x10ERROR_KIND_REPLY\x10\x04\x12\x18\n" +
 	"\x14ERROR_KIND_BAD_LOGIN\x10\x05\x12\x16\n" +
-	"\x12ERROR_KIND_TIMEOUT\x10\x06*l\n" +
+	"\x12ERROR_KIND_TIMEOUT\x10\x06\x12\x1c\n" +
+	"\x18ERROR_KIND_NO_DESCRIPTOR\x10\a*l\n" +
 	"\x06Notify\x12\x16\n" +
 	"\x12NOTIFY_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fNOTIFY_NEVER\x10\x01\x12\x12\n" +

@@ -40,6 +40,7 @@ type Client struct {
 	rpc   pb.PluginClient
 	kinds map[string]*pb.Kind
 	needs needs // of the kind message
+	pass  Pass  // nil: large contents go in chunks
 	// waits keeps the channels on which callers wait: making one costs as much as the rest of the bookkeeping. It is the
 	// client's own, since a channel of one bubble of virtual time is of no use in another.
 	waits sync.Pool

@@ -16,8 +16,8 @@ import (
 
 type largeStream = grpc.BidiStreamingClient[pb.Frame, pb.Frame]
 
-// callLarge makes one call over a stream of its own. A plugin may answer before it has taken all of the content.
-func (c *Client) callLarge(ctx context.Context, q *question) (*pb.Response, mail.Content, error) {
+// callStream makes one call over a stream of its own. A plugin may answer before it has taken all of the content.
+func (c *Client) callStream(ctx context.Context, q *question) (*pb.Response, mail.Content, error) {
 	if c.Err() != nil {
 		return nil, nil, c.lost()
 	}
@@ -46,11 +46,13 @@ func sendLarge(stream largeStream, q *question) error {
 	if err := stream.Send(&pb.Frame{Part: &pb.Frame_Request{Request: q.req}}); err != nil {
 		return err
 	}
-	err := sendChunks(q.large, func(b []byte) error {
-		return stream.Send(&pb.Frame{Part: &pb.Frame_Chunk{Chunk: b}})
-	})
-	if err != nil {
-		return err
+	if requestContent(q.req).GetStreamed() {
+		err := sendChunks(q.large, func(b []byte) error {
+			return stream.Send(&pb.Frame{Part: &pb.Frame_Chunk{Chunk: b}})
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return stream.CloseSend()
 }

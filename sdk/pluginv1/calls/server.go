@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,7 @@ func ServerOptions() []grpc.ServerOption {
 type Server struct {
 	log     *slog.Logger
 	value   atomic.Pointer[any]
+	take    func(token uint64) (*os.File, error) // nil: all contents come in chunks
 	mu      sync.Mutex
 	running int
 	idle    chan struct{} // closed when running falls to 0; nil when nobody waits for that
@@ -176,7 +178,7 @@ func withTimeout(ctx context.Context, r *pb.Request) (context.Context, context.C
 	return context.WithCancel(ctx)
 }
 
-// Large answers one call whose content comes in chunks.
+// Large answers one call whose content comes in chunks, or in a file.
 func (s *Server) Large(stream grpc.BidiStreamingServer[pb.Frame, pb.Frame]) error {
 	s.begin()
 	defer s.end()
@@ -188,8 +190,15 @@ func (s *Server) Large(stream grpc.BidiStreamingServer[pb.Frame, pb.Frame]) erro
 	if req == nil {
 		return errors.New("the first frame holds no request")
 	}
-	content, err := takeChunks(stream, requestContent(req).GetSize())
-	if err != nil {
+	var content mail.Content
+	if p := requestContent(req); p.GetToken() != 0 {
+		file, err := s.takeFile(p)
+		if err != nil {
+			return stream.Send(&pb.Frame{Part: &pb.Frame_Response{Response: noDescriptor(req, err)}})
+		}
+		defer file.Close()
+		content = file
+	} else if content, err = takeChunks(stream, p.GetSize()); err != nil {
 		return err
 	}
 	ctx, cancel := withTimeout(stream.Context(), req)
