@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/pabal-mta/mta/sdk/mail"
 )
@@ -77,7 +76,7 @@ func withReturnPath(c mail.Content, from mail.Address) (mail.Content, error) {
 		return nil, err
 	}
 	if !mentions(raw, "return-path") {
-		return joined{head, c, 0}, nil
+		return mail.Splice(head, c, 0), nil
 	}
 	fields := mail.ParseHeader(raw)
 	kept := fields[:0]
@@ -90,7 +89,7 @@ func withReturnPath(c mail.Content, from mail.Address) (mail.Content, error) {
 	if body > int64(len(raw)) {
 		head = append(head, "\r\n"...)
 	}
-	return joined{head, c, body}, nil
+	return mail.Splice(head, c, body), nil
 }
 
 func equalFold(s, t string) bool { return bytes.EqualFold([]byte(s), []byte(t)) }
@@ -108,33 +107,4 @@ func mentions(raw []byte, name string) bool {
 		raw = raw[i+1:]
 	}
 	return false
-}
-
-// joined is bytes followed by a content from an offset on.
-type joined struct {
-	head []byte
-	rest mail.Content
-	skip int64
-}
-
-// Size returns the length of both.
-func (j joined) Size() int64 { return int64(len(j.head)) + j.rest.Size() - j.skip }
-
-// ReadAt reads over the seam.
-func (j joined) ReadAt(b []byte, at int64) (n int, err error) {
-	if at < 0 {
-		return 0, errors.New("negative offset")
-	}
-	head := int64(len(j.head))
-	if at < head {
-		if n = copy(b, j.head[at:]); n == len(b) {
-			return n, nil
-		}
-	}
-	at = max(at, head) - head + j.skip
-	if at >= j.rest.Size() {
-		return n, io.EOF
-	}
-	m, err := j.rest.ReadAt(b[n:], at)
-	return n + m, err
 }

@@ -233,6 +233,6 @@ func (w *work) build() error {
 	if err != nil {
 		return err
 	}
-	w.msg.Header, w.msg.Content = h.header(), splice(head, tail, off)
+	w.msg.Header, w.msg.Content = h.header(), mail.Splice(head, tail, off)
 	return nil
 }

@@ -198,8 +198,8 @@ func TestApplyDoesNotReadTheBody(t *testing.T) {
 	if c.read > 100_000 {
 		t.Errorf("%d bytes were read", c.read)
 	}
-	if s := m.Content.(*spliced); s.tail != mail.Content(c) || s.off != 8 {
-		t.Errorf("splices are stacked: tail %T at %d", s.tail, s.off)
+	if s := m.Content.(*mail.Spliced); s.Rest != mail.Content(c) || s.From != 8 {
+		t.Errorf("splices are stacked: rest %T from %d", s.Rest, s.From)
 	}
 	if m.Header[0].ID != 11 || text(t, m.Content) != "X: 9\r\n\r\n"+body {
 		t.Errorf("header %v", m.Header)

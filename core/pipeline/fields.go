@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/pabal-mta/mta/sdk/mail"
@@ -129,44 +128,4 @@ func (f *fields) header() mail.Header {
 		h[i] = l.field
 	}
 	return h
-}
-
-// spliced is a content put together of new bytes and the end of another content.
-type spliced struct {
-	head []byte
-	tail mail.Content
-	off  int64 // where in tail the rest begins
-}
-
-// splice puts head before what stands in c from off on. Splices are not stacked: a message that ten steps have edited is
-// read as fast as one that one step has.
-func splice(head []byte, c mail.Content, off int64) mail.Content {
-	if s, ok := c.(*spliced); ok && off >= int64(len(s.head)) {
-		c, off = s.tail, s.off+off-int64(len(s.head))
-	}
-	return &spliced{head: head, tail: c, off: off}
-}
-
-func (s *spliced) Size() int64 { return int64(len(s.head)) + s.tail.Size() - s.off }
-
-// ReadAt reads from both parts. It may be called by several goroutines at once.
-func (s *spliced) ReadAt(p []byte, at int64) (int, error) {
-	if at < 0 {
-		return 0, errors.New("negative offset")
-	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	n := 0
-	if at < int64(len(s.head)) {
-		n = copy(p, s.head[at:])
-		if n == len(p) {
-			return n, nil
-		}
-	}
-	if at+int64(n) >= s.Size() {
-		return n, io.EOF
-	}
-	m, err := s.tail.ReadAt(p[n:], s.off+at+int64(n)-int64(len(s.head)))
-	return n + m, err
 }

@@ -49,6 +49,10 @@ func bePlugin(mode string) {
 		beRogue(rule)
 		return
 	}
+	if strings.HasPrefix(mode, "summer") {
+		beSummer(mode)
+		return
+	}
 	switch mode {
 	case "eater":
 		eaten = bytes.Repeat([]byte("x"), 300<<20)

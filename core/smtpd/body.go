@@ -259,7 +259,7 @@ func (b *body) under(top []byte) (mail.Content, error) {
 	case err != nil:
 		return nil, err
 	case b.file != nil:
-		return topped{top, c}, nil
+		return mail.Splice(top, c, 0), nil
 	case len(b.mem) == 0:
 		return mail.Bytes(top), nil
 	case len(top) > headroom:
@@ -268,29 +268,6 @@ func (b *body) under(top []byte) (mail.Content, error) {
 	at := headroom - len(top)
 	copy(b.mem[at:], top)
 	return mail.Bytes(b.mem[at:]), nil
-}
-
-// topped is a content with something on top of it.
-type topped struct {
-	top  []byte
-	rest mail.Content
-}
-
-// Size makes topped a mail.Content.
-func (t topped) Size() int64 { return int64(len(t.top)) + t.rest.Size() }
-
-// ReadAt makes topped a mail.Content.
-func (t topped) ReadAt(p []byte, off int64) (n int, err error) {
-	if off < 0 {
-		return 0, fmt.Errorf("reading at the negative offset %d", off)
-	}
-	if off < int64(len(t.top)) {
-		if n = copy(p, t.top[off:]); n == len(p) {
-			return n, nil
-		}
-	}
-	m, err := t.rest.ReadAt(p[n:], off+int64(n)-int64(len(t.top)))
-	return n + m, err
 }
 
 // has8Bit reports an octet above 127.

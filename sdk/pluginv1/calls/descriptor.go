@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/pabal-mta/mta/sdk/mail"
@@ -17,23 +18,32 @@ type Pass func(ctx context.Context, c mail.Content) (token uint64, done func(), 
 // PassBy has the client pass large contents to the plugin, which has said that it takes descriptors. It is called before Open.
 func (c *Client) PassBy(pass Pass) { c.pass = pass }
 
+type inChunks struct{}
+
+// InChunks returns a context for calls whose contents are to go in chunks, which every plugin has to take.
+func InChunks(ctx context.Context) context.Context { return context.WithValue(ctx, inChunks{}, true) }
+
 // callLarge makes a call with a large content: by its descriptor if that can be, else in chunks.
 func (c *Client) callLarge(ctx context.Context, q *question) (*pb.Response, mail.Content, error) {
-	if c.pass == nil {
+	if c.pass == nil || ctx.Value(inChunks{}) != nil {
 		return c.callStream(ctx, q)
 	}
-	token, done, err := c.pass(ctx, q.large)
+	body := &mail.Spliced{Rest: q.large}
+	if s, ok := q.large.(*mail.Spliced); ok && len(s.Head) <= maxInline {
+		body = s // the file is of what it was before its header was edited, and good for others
+	}
+	token, done, err := c.pass(ctx, body.Rest)
 	if err != nil { // what is wrong with the content itself, chunks will tell
 		return c.callStream(ctx, q)
 	}
 	defer done()
 	p := requestContent(q.req)
-	p.Streamed, p.Token = false, token
+	p.Streamed, p.Data, p.Token, p.Offset = false, body.Head, token, uint64(body.From)
 	r, content, err := c.callStream(ctx, q)
 	if r.GetError().GetKind() != pb.ErrorKind_ERROR_KIND_NO_DESCRIPTOR {
 		return r, content, err
 	}
-	p.Streamed, p.Token = true, 0
+	p.Streamed, p.Data, p.Token, p.Offset = true, nil, 0, 0
 	return c.callStream(ctx, q)
 }
 
@@ -41,22 +51,23 @@ func (c *Client) callLarge(ctx context.Context, q *question) (*pb.Response, mail
 func (s *Server) TakeBy(take func(token uint64) (*os.File, error)) { s.take = take }
 
 // takeFile returns the content of a request that names a file. The file is to be closed after the call.
-func (s *Server) takeFile(p *pb.Content) (spooled, error) {
+func (s *Server) takeFile(p *pb.Content) (mail.Content, io.Closer, error) {
 	if s.take == nil {
-		return spooled{}, errors.New("this plugin takes no descriptors")
+		return nil, nil, errors.New("this plugin takes no descriptors")
 	}
 	f, err := s.take(p.GetToken())
 	if err != nil {
-		return spooled{}, err
+		return nil, nil, err
 	}
 	info, err := f.Stat()
-	if err == nil && uint64(info.Size()) != p.GetSize() {
-		err = fmt.Errorf("the file has %d bytes, not %d", info.Size(), p.GetSize())
-	}
 	if err != nil {
-		return spooled{}, errors.Join(err, f.Close())
+		return nil, nil, errors.Join(err, f.Close())
 	}
-	return spooled{f, info.Size()}, nil
+	c := mail.Splice(p.GetData(), spooled{f, info.Size()}, int64(p.GetOffset()))
+	if p.GetOffset() > uint64(info.Size()) || uint64(c.Size()) != p.GetSize() {
+		return nil, nil, errors.Join(fmt.Errorf("its file has %d bytes", info.Size()), f.Close())
+	}
+	return c, f, nil
 }
 
 // noDescriptor has the server ask again with chunks.

@@ -192,12 +192,12 @@ func (s *Server) Large(stream grpc.BidiStreamingServer[pb.Frame, pb.Frame]) erro
 	}
 	var content mail.Content
 	if p := requestContent(req); p.GetToken() != 0 {
-		file, err := s.takeFile(p)
+		c, file, err := s.takeFile(p)
 		if err != nil {
 			return stream.Send(&pb.Frame{Part: &pb.Frame_Response{Response: noDescriptor(req, err)}})
 		}
 		defer file.Close()
-		content = file
+		content = c
 	} else if content, err = takeChunks(stream, p.GetSize()); err != nil {
 		return err
 	}

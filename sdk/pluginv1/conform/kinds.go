@@ -29,7 +29,7 @@ func Kind(kind string) []Check {
 			"headers, logins and contents are bytes, not text; take them as they come", s.hostile},
 	}
 	if s.content {
-		list = append(list, Check{kind + "/large", "5 MiB of content through Large is answered legally and in time.",
+		list = append(list, Check{kind + "/large", "5 MiB of content through Large is answered legally and in time, in chunks and, if it takes those, by a descriptor.",
 			"read the chunks to the end of the stream, then send the response, then the chunks of a content that says streamed", s.large})
 	}
 	if kind == "message" {
@@ -56,7 +56,12 @@ func (s *sample) parallel(ctx context.Context, e Examinee) (string, error) {
 }
 
 func (s *sample) large(ctx context.Context, e Examinee) (string, error) {
-	return s.timed(ctx, e, func(p *Plugin) error { return legal(s.once(ctx, p.Client, largeInput()), false) })
+	return s.timed(ctx, e, func(p *Plugin) error {
+		if err := legal(s.once(calls.InChunks(ctx), p.Client, largeInput()), false); err != nil {
+			return err
+		}
+		return legal(s.once(ctx, p.Client, largeInput()), false)
+	})
 }
 
 // timed notes how long something took.
