@@ -30,6 +30,7 @@ type process struct {
 	conn   *grpc.ClientConn
 	client *calls.Client
 	health grpc_health_v1.HealthClient
+	post   *post // nil: large contents go in chunks
 	room   *room
 	about  *pluginv1.DescribeResponse
 	kinds  []string
@@ -127,6 +128,10 @@ func (l *launcher) start(ctx context.Context) (*process, error) {
 		p.end()
 		return nil, l.startError(ctx, p.child, err)
 	}
+	if p.post = p.child.post; !p.about.GetTakesDescriptors() {
+		p.post.close()
+		p.post = nil
+	}
 	return p, nil
 }
 
@@ -187,16 +192,11 @@ func (p *process) configure(ctx context.Context, s *Spec, h *hostServer, validat
 	if len(p.kinds) == 0 {
 		return errors.New("it says that it can do nothing at all")
 	}
-	if p.takesFiles() {
-		p.client.PassBy(p.child.post.pass)
-	} else {
-		p.child.post.close()
+	if p.post != nil {
+		p.client.PassBy(p.post.pass)
 	}
 	return p.client.Open()
 }
-
-// takesFiles reports whether the process is given large contents as files.
-func (p *process) takesFiles() bool { return p.about.GetTakesDescriptors() && p.child.post != nil }
 
 // alive asks the process for its health.
 func (p *process) alive(ctx context.Context, timeout time.Duration) error {
