@@ -165,6 +165,9 @@ func TestContentsComeAsFiles(t *testing.T) {
 			if chunks := strings.Contains(said, "in chunks"); chunks != (name == "old") {
 				t.Error(said)
 			}
+			if post := p.workers[0].current.Load().child.post; (post.socket.Fd() == ^uintptr(0)) != (name == "old") {
+				t.Error("a socket that nobody reads stays open, or the other way round")
+			}
 		})
 	}
 	noneLeft(t)
@@ -204,10 +207,23 @@ func TestOneFileForAll(t *testing.T) {
 	noneLeft(t)
 }
 
+// descriptors returns how many descriptors this process has.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip(err)
+	}
+	return len(list)
+}
+
 // TestFilesAreGivenBack ends calls in bad ways.
 func TestFilesAreGivenBack(t *testing.T) {
 	quick(t)
 	p := start(t, spec(t, "summer"))
+	tell(t, p, letter(1<<20))
+	noneLeft(t)
+	before := descriptors(t)
 	for _, id := range []string{"die", "hang"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		if id == "hang" {
@@ -227,6 +243,12 @@ func TestFilesAreGivenBack(t *testing.T) {
 	}
 	if inode := tell(t, p, letter(1<<20)); inode == "" {
 		t.Error("the next process gets chunks")
+	}
+	noneLeft(t)
+	for end := time.Now().Add(20 * time.Second); descriptors(t) > before; <-time.After(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d descriptors, where %d were before", descriptors(t), before)
+		}
 	}
 }
 
