@@ -84,6 +84,12 @@ func (s summer) Message(ctx context.Context, _ *mail.Session, m *mail.Message) (
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "hang":
 		<-ctx.Done()
+	case "exec":
+		for fd := 3; fd <= filesFD; fd++ {
+			if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+				said = fmt.Sprintf("children inherit descriptor %d", fd)
+			}
+		}
 	}
 	return mail.Verdict{Action: mail.ActionContinue, Reason: said}, nil
 }
@@ -176,12 +182,15 @@ func TestContentsComeAsFiles(t *testing.T) {
 // TestOneFileForAll asks two filters, a converter and a store about one message whose header is edited on the way.
 func TestOneFileForAll(t *testing.T) {
 	quick(t)
-	contents.rest = time.Second
+	contents.rest = time.Hour
 	a, b := start(t, spec(t, "summer")), start(t, spec(t, "summer"))
 	c := letter(1 << 20)
 	inode := tell(t, a, c)
 	if inode == "" || strings.Contains(inode, " ") {
 		t.Fatal(inode)
+	}
+	if v, err := b.Message(t.Context(), &mail.Session{ID: "s"}, &mail.Message{ID: "exec", Content: c}); err != nil || strings.Contains(v.Reason, "inherit") {
+		t.Error(v.Reason, err)
 	}
 	edited := mail.Splice([]byte("X: y\r\n\r\n"), c, 8)
 	if got := tell(t, b, edited); got != inode {
@@ -204,6 +213,8 @@ func TestOneFileForAll(t *testing.T) {
 	if n := contentFiles(); len(n) != 1 {
 		t.Errorf("%d files", len(n))
 	}
+	contents.rest = 0
+	tell(t, a, c)
 	noneLeft(t)
 }
 
@@ -223,7 +234,7 @@ func TestFilesAreGivenBack(t *testing.T) {
 	p := start(t, spec(t, "summer"))
 	tell(t, p, letter(1<<20))
 	noneLeft(t)
-	before := descriptors(t)
+	before, first := descriptors(t), p.workers[0].current.Load().child.post
 	for _, id := range []string{"die", "hang"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		if id == "hang" {
@@ -243,6 +254,9 @@ func TestFilesAreGivenBack(t *testing.T) {
 	}
 	if inode := tell(t, p, letter(1<<20)); inode == "" {
 		t.Error("the next process gets chunks")
+	}
+	if first.socket.Fd() != ^uintptr(0) {
+		t.Error("the socket of a dead process stays open")
 	}
 	noneLeft(t)
 	for end := time.Now().Add(20 * time.Second); descriptors(t) > before; <-time.After(time.Millisecond) {
@@ -343,7 +357,7 @@ func TestFilesAreBounded(t *testing.T) {
 	leave[0]()
 	large, done, err := s.use(letter(200 << 10)) // in the room of the one that rests
 	if err != nil || len(s.kept) != 4 {
-		t.Error(err, len(s.kept))
+		t.Fatal(err, len(s.kept))
 	}
 	if _, err := large.Write([]byte("x")); err == nil {
 		t.Error("it can be written to")

@@ -100,7 +100,7 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("TZ", "Asia/Seoul")
 	p := start(t, spec(t, "good"))
 	v, err := rcpt(t.Context(), p, "environ")
-	if err != nil || strings.Contains(v.Reply.Text, "SECRET") || !strings.Contains(v.Reply.Text, "TZ=Asia/Seoul") || strings.Contains(v.Reply.Text, sdk.LifelineKey) {
+	if err != nil || strings.Contains(v.Reply.Text, "SECRET") || !strings.Contains(v.Reply.Text, "TZ=Asia/Seoul") || strings.Contains(v.Reply.Text, sdk.LifelineKey) || strings.Contains(v.Reply.Text, sdk.FilesKey) {
 		t.Error(v.Reply.Text, err)
 	}
 }
