@@ -85,8 +85,10 @@ func (s summer) Message(ctx context.Context, _ *mail.Session, m *mail.Message) (
 	case "hang":
 		<-ctx.Done()
 	case "exec":
-		for fd := 3; fd < 100; fd++ {
-			if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+		for fd := lifelineFD; fd < 100; fd++ {
+			name, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+			flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+			if err == nil && flags&unix.FD_CLOEXEC == 0 && (fd <= filesFD || strings.Contains(name, "mta-content")) {
 				said = fmt.Sprintf("children inherit descriptor %d", fd)
 			}
 		}
