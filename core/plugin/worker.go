@@ -312,6 +312,6 @@ func (w *worker) addTo(s *Status) {
 	s.Waiting += proc.client.Waiting()
 	s.Queued += proc.line.queued()
 	if s.InForce == nil {
-		s.InForce = append(inForce(pid, &w.plugin.spec), "contents above 64 KiB: "+map[bool]string{true: "files in memory", false: "in chunks"}[proc.post != nil])
+		s.InForce = append(inForce(pid, &w.plugin.spec), "contents above 64 KiB: "+map[bool]string{true: "by descriptor", false: "in chunks"}[proc.post != nil])
 	}
 }

@@ -7,7 +7,8 @@ import (
 )
 
 // Content is the whole of a message as it is on the wire, header and body, lines ended by CRLF, never dot-stuffed.
-// It may be read by several goroutines at once. Reading it fails only if the store under it fails.
+// It may be read by several goroutines at once. Reading it fails only if the store under it fails. What a plugin is given is there
+// until its method has returned; what it wants to keep it copies.
 type Content interface {
 	io.ReaderAt
 	Size() int64 // in bytes

@@ -47,8 +47,8 @@ type PluginClient interface {
 	// Calls is one stream for the whole life of the process. Requests that wait together travel together; each is answered
 	// on its own, in any order.
 	Calls(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Requests, Responses], error)
-	// Large is one call whose content is bigger than 64 KiB. The server sends a request, then chunks of at most 255 KiB,
-	// then closes its side. The plugin sends a response, then the chunks of the one content in it that says so.
+	// Large is one call whose content is bigger than 64 KiB. The server sends a request, then chunks of at most 255 KiB (or none, see
+	// Content.token), then closes its side. The plugin sends a response, then the chunks of the one content in it that says so.
 	Large(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error)
 }
 
@@ -131,8 +131,8 @@ type PluginServer interface {
 	// Calls is one stream for the whole life of the process. Requests that wait together travel together; each is answered
 	// on its own, in any order.
 	Calls(grpc.BidiStreamingServer[Requests, Responses]) error
-	// Large is one call whose content is bigger than 64 KiB. The server sends a request, then chunks of at most 255 KiB,
-	// then closes its side. The plugin sends a response, then the chunks of the one content in it that says so.
+	// Large is one call whose content is bigger than 64 KiB. The server sends a request, then chunks of at most 255 KiB (or none, see
+	// Content.token), then closes its side. The plugin sends a response, then the chunks of the one content in it that says so.
 	Large(grpc.BidiStreamingServer[Frame, Frame]) error
 	mustEmbedUnimplementedPluginServer()
 }
