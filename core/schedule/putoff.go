@@ -19,10 +19,10 @@ func (e *entry) of(rec *queue.Record) {
 	e.received, e.warned = uint32(max(rec.Received.Unix()+1, 0)), rec.Warned
 }
 
-// shut reports a site that takes no connections and is not to be asked now. s.mu is held.
+// shut reports a site that is not to be asked now: it takes no connections, or is suspended. s.mu is held.
 func (s *Schedule) shut(st *site, now time.Time) bool {
 	t := st.trouble
-	return t != nil && t.failures >= s.settings.Load().limits.SiteFailures && (t.probing || now.Before(t.until))
+	return st.suspended != nil || t != nil && t.failures >= s.settings.Load().limits.SiteFailures && (t.probing || now.Before(t.until))
 }
 
 // mayPutOff reports an entry that has nothing to gain from being taken now. A new message is not put off: its first
@@ -37,16 +37,19 @@ func (s *Schedule) tellDue(e *entry) time.Time {
 	return s.settings.Load().retry.TellDue(time.Unix(int64(e.received), 0), e.warned)
 }
 
-// putOff has an entry wait until its site has been asked again. They come back one by one: the first
-// asks, and if the site is there again the backlog is not upon it at once. s.mu is held.
+// putOff has an entry wait until its site has been asked again, or its suspension ends. They come up one by one: the first asks,
+// and calls the others back if the site is there again. s.mu is held.
 func (s *Schedule) putOff(at uint32, now time.Time) {
 	e := s.table.at(at)
-	due := s.sites.list[e.site].trouble.until
-	if due.Before(now) {
-		due = now
+	e.stranded = true
+	st, due := s.sites.list[e.site], now.Add(longWait) // then again, since the policy may be another
+	if st.suspended == nil {
+		if due = st.trouble.until; due.Before(now) {
+			due = now
+		}
+		spread := s.settings.Load().retry.Next(1, now, 0).Sub(now)
+		due = due.Add(time.Duration(rand.Float64() * float64(spread)))
 	}
-	spread := s.settings.Load().retry.Next(1, now, 0).Sub(now)
-	due = due.Add(time.Duration(rand.Float64() * float64(spread)))
 	if tell := s.tellDue(e); tell.Before(due) {
 		due = tell
 	}

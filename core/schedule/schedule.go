@@ -114,7 +114,8 @@ type Schedule struct {
 	settling     int       // leases that wait for the queue
 	room         sync.Cond // fewer are settling now
 	memory       int64     // bytes of content that leases hold
-	lag          int64     // KiB of new messages whose first attempt has not ended
+	recall       recall
+	lag          int64 // KiB of new messages whose first attempt has not ended
 	pace         pace
 	started      bool
 	stopping     bool
@@ -187,6 +188,8 @@ func (s *Schedule) remember(rec *queue.Record) {
 		s.table.become(at, held)
 		return
 	}
+	e := s.table.at(at)
+	e.stranded = s.sites.list[e.site].suspended != nil
 	due := rec.Next
 	if rec.Attempts > 0 { // by a clock that was ahead it may be far off
 		if latest := s.settings.Load().retry.Latest(time.Now()); latest.Before(due) {
@@ -269,6 +272,9 @@ func (s *Schedule) ripen() (wait time.Duration, over bool) {
 	defer s.mu.Unlock()
 	now := time.Now()
 	paced := s.pour(now)
+	if s.search(now) {
+		paced = 0
+	}
 	for range ripenAtOnce {
 		at, due, ok := s.table.first()
 		if !ok {

@@ -235,6 +235,7 @@ func (s *Schedule) giveHome(l *lease, t *tally) {
 	}
 	s.caughtUp(e)
 	e.of(l.rec)
+	e.stranded = l.stranded(t.home)
 	s.leave(at)
 	s.settleIn(at, t.home)
 	switch {

@@ -51,6 +51,7 @@ type site struct {
 	hungry    bool  // in the list of sites that wait for a slot
 	nextSite  *site // in that list
 	trouble   *trouble
+	suspended *Suspension
 	ramp      int // workers that it may have so soon after its trouble; 0: as many as the limits say
 
 	dest     *destination // whose limits it keeps; nil: those of every site
@@ -75,6 +76,8 @@ type sites struct {
 	unused []uint32
 	byKey  map[siteKey]*site
 	hungry struct{ first, last *site }
+
+	suspensions []Suspension
 }
 
 func (ss *sites) init() { ss.byKey = map[siteKey]*site{} }
@@ -86,7 +89,7 @@ func (ss *sites) get(key siteKey) *site {
 	}
 	// The copies keep no larger string alive.
 	key = siteKey{strings.Clone(key.route), strings.Clone(key.domain)}
-	st := &site{key: key}
+	st := &site{key: key, suspended: ss.suspension(key)}
 	if n := len(ss.unused); n > 0 {
 		st.index, ss.unused = ss.unused[n-1], ss.unused[:n-1]
 		ss.list[st.index] = st
@@ -216,7 +219,7 @@ func (s *Schedule) mayConnect(st *site) int {
 	switch {
 	case s.undecided(st):
 		return 1 // which finds out
-	case st.trouble != nil:
+	case st.trouble != nil, st.suspended != nil:
 		return min(n, slowStart)
 	case st.ramp > 0:
 		return min(n, st.ramp)

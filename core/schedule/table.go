@@ -29,6 +29,7 @@ type entry struct {
 	state    state
 	warned   bool // its sender was told of the delay
 	busy     bool // an operation waits for it, in Schedule.ops
+	stranded bool // it waits because its site is not asked, and is called back when it is
 }
 
 const chunkBits = 12
