@@ -15,9 +15,10 @@ import (
 
 // Suspension keeps mail for a destination from being tried.
 type Suspension struct {
-	Destination string // a route's name; a domain; "*.example.com" for every domain below it; "*" for everything
-	Reason      string
-	Since       time.Time
+	// A route's name; a domain; "*.example.com" for every domain below it; "*" for everything.
+	Destination string    `json:"destination"`
+	Reason      string    `json:"reason,omitempty"`
+	Since       time.Time `json:"since"`
 }
 
 // covers reports whether the suspension is about a site.
@@ -31,7 +32,7 @@ func (x *Suspension) covers(key siteKey) bool {
 
 // outcome is what a recipient there gets to hear.
 func (x *Suspension) outcome() deliver.Outcome {
-	const said = "delivery there is suspended by the operator"
+	const said = "delivery there is suspended"
 	r := mail.NewReply(450, "4.3.2", said)
 	plain := r
 	if r.Text += ": " + x.Reason; x.Reason == "" || r.Check() != nil {

@@ -42,7 +42,7 @@ func TestSuspend(t *testing.T) {
 		}
 		for _, id := range []queue.ID{fresh, both} {
 			r := w.queue.get(id)
-			if got := r.Recipients[0].Reply.String(); got != "450 4.3.2 delivery there is suspended by the operator: they are moving" {
+			if got := r.Recipients[0].Reply.String(); got != "450 4.3.2 delivery there is suspended: they are moving" {
 				t.Errorf("%q is said of %v", got, r.Recipients[0].Address)
 			}
 		}
