@@ -258,6 +258,9 @@ func showMessage(out io.Writer, m admin.Message) {
 	if m.User != "" {
 		fmt.Fprintf(w, ", by %s", m.User)
 	}
+	if m.Priority != 0 {
+		fmt.Fprintf(w, ", priority %d", m.Priority)
+	}
 	fmt.Fprintln(w)
 	for _, r := range m.Recipients {
 		fmt.Fprintf(w, "to\t%s, %s\n", r.Address, r.State)

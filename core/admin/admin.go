@@ -160,6 +160,7 @@ type Message struct {
 	Attempts   int         `json:"attempts"`
 	Held       string      `json:"held,omitempty"`      // why
 	Suspended  string      `json:"suspended,omitempty"` // why its destination is
+	Priority   int8        `json:"priority,omitempty"`  // RFC 6710
 	User       string      `json:"user,omitempty"`
 	Remote     string      `json:"remote,omitempty"`
 	Listener   string      `json:"listener,omitempty"`
@@ -177,7 +178,7 @@ type Recipient struct {
 func MessageOf(r Listed) Message {
 	m := Message{
 		ID: r.ID.String(), State: "waiting", From: r.Envelope.From.String(), Size: r.Size, Received: r.Received,
-		Next: r.Next, Attempts: r.Attempts, Held: r.Held, Suspended: r.Suspended,
+		Next: r.Next, Attempts: r.Attempts, Held: r.Held, Suspended: r.Suspended, Priority: r.Envelope.Priority,
 		User: r.Meta["user"], Remote: r.Meta["remote"], Listener: r.Meta["listener"],
 	}
 	if r.Held != "" {

@@ -179,6 +179,14 @@ type Queue struct {
 	MinFree      schema.Size     `hcl:"min_free" default:"1GiB" doc:"free disk below which no mail is taken (452); nothing is lost"`
 	Connections  int             `hcl:"connections" min:"1" default:"10" doc:"connections at a time to one destination"`
 	Destinations []*Destination  `hcl:"destination,block" doc:"limits for hosts that want their own"`
+	Priorities   []*Priority     `hcl:"priority,block" doc:"which mail goes out before other mail to the same destination, or after it; the first block that is true counts, and none for mail whose client has asked for a priority itself (MT-PRIORITY)"`
+}
+
+// Priority is how urgent some mail is.
+type Priority struct {
+	Name  string     `hcl:",label"`
+	When  *Condition `hcl:"when" need:"required" doc:"for which mail, as at stage \"message\"; mail of plugins has no session"`
+	Level int        `hcl:"level" min:"-9" max:"9" need:"required" doc:"0 is as other mail, more comes before it, less after it"`
 }
 
 // Destination is the limits of some hosts, which all mail to them shares, whatever its domain. Rate is zero where there is

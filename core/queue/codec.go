@@ -29,6 +29,9 @@ const (
 	envWarned
 )
 
+// What is left of their byte holds the priority in zigzag order: 0, -1, 1, -2 and so on.
+const envPriority = 3
+
 // The bits of the flags that stand before a recipient.
 const (
 	rcptSameDomain = 1 << iota // as the one before
@@ -62,7 +65,8 @@ func recordSum(id ID, body []byte) uint32 {
 
 func appendEnvelope(b []byte, r *Record) []byte {
 	e := &r.Envelope
-	b = append(b, bitIf(e.SMTPUTF8, envUTF8)|bitIf(e.RequireTLS, envRequireTLS)|bitIf(r.Warned, envWarned))
+	b = append(b, bitIf(e.SMTPUTF8, envUTF8)|bitIf(e.RequireTLS, envRequireTLS)|bitIf(r.Warned, envWarned)|
+		byte(e.Priority<<1^e.Priority>>7)<<envPriority)
 	b = append(b, byte(e.Body), byte(e.Ret))
 	b = appendString(b, e.From.Local())
 	b = appendString(b, e.From.Domain())
@@ -249,14 +253,16 @@ func (d *decoder) envelope(r *Record) {
 	e := &r.Envelope
 	flags := d.byte()
 	e.SMTPUTF8, e.RequireTLS, r.Warned = flags&envUTF8 != 0, flags&envRequireTLS != 0, flags&envWarned != 0
+	zigzag := flags >> envPriority
+	e.Priority = int8(zigzag>>1) ^ -int8(zigzag&1)
 	e.Body, e.Ret = mail.BodyType(d.byte()), mail.Ret(d.byte())
 	local, domain := d.string(), d.string()
 	if local != "" || domain != "" {
 		e.From = d.address(local, domain)
 	}
 	e.EnvID = d.string()
-	if e.Body > mail.BodyBinary || e.Ret > mail.RetHeaders {
-		d.fail("a body type or RET that does not exist")
+	if e.Body > mail.BodyBinary || e.Ret > mail.RetHeaders || e.Priority < -mail.MaxPriority || e.Priority > mail.MaxPriority {
+		d.fail("a body type, RET or priority that does not exist")
 	}
 }
 

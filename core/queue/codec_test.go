@@ -18,7 +18,7 @@ func fullRecord() *Record {
 		ID: 42 << 22,
 		Envelope: mail.Envelope{
 			From: mail.MustParseAddress("ann@example.com"), EnvID: "QQ314159", Ret: mail.RetHeaders,
-			Body: mail.BodyBinary, SMTPUTF8: true, RequireTLS: true,
+			Body: mail.BodyBinary, SMTPUTF8: true, RequireTLS: true, Priority: -9,
 		},
 		Recipients: []Recipient{
 			{Recipient: mail.Recipient{Address: mail.MustParseAddress("bob@example.net")}},
@@ -51,6 +51,22 @@ func TestRecordComesBackAsItWas(t *testing.T) {
 		if again := appendRecord(nil, got); !bytes.Equal(again, b) {
 			t.Errorf("%s: encoded again it differs", name)
 		}
+	}
+}
+
+func TestEveryPriorityComesBack(t *testing.T) {
+	for p := int8(-mail.MaxPriority); p <= mail.MaxPriority; p++ {
+		r := fullRecord()
+		r.Envelope.Priority = p
+		b := appendRecord(nil, r)
+		if got, err := decodeRecord(r.ID, b); err != nil || got.Envelope.Priority != p || !got.Warned || !got.Envelope.RequireTLS {
+			t.Errorf("%d: %+v, %v", p, got, err)
+		}
+	}
+	r := fullRecord()
+	r.Envelope.Priority = mail.MaxPriority + 1
+	if _, err := decodeRecord(r.ID, appendRecord(nil, r)); err == nil {
+		t.Error("a priority that does not exist was read")
 	}
 }
 

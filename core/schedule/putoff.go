@@ -17,6 +17,7 @@ import (
 // of notes what is to be known of a message while it waits. The second is the one after: taken too early, nothing would be told.
 func (e *entry) of(rec *queue.Record) {
 	e.received, e.warned = uint32(max(rec.Received.Unix()+1, 0)), rec.Warned
+	e.lane = laneOf(rec.Envelope.Priority)
 }
 
 // shut reports a site that is not to be asked now: it takes no connections, or is suspended. s.mu is held.
@@ -56,15 +57,18 @@ func (s *Schedule) putOff(at uint32, now time.Time) {
 	s.wait(at, due)
 }
 
-// passOver puts off what stands at the head of a site's list. The caller is one of its workers, which keeps the site from
+// passOver puts off what stands at the head of a site's lanes. The caller is one of its workers, which keeps the site from
 // being forgotten while others have the lock for a moment. s.mu is held.
 func (s *Schedule) passOver(st *site) {
 	now := time.Now()
-	for n := 1; st.due != 0 && s.mayPutOff(st.due, now); n++ {
-		s.putOff(s.popDue(st), now)
-		if n%ripenAtOnce == 0 {
-			s.mu.Unlock()
-			s.mu.Lock()
+	for i := range st.lanes {
+		l := &st.lanes[i]
+		for n := 1; l.due != 0 && s.mayPutOff(l.due, now); n++ {
+			s.putOff(s.popDue(st, l), now)
+			if n%ripenAtOnce == 0 {
+				s.mu.Unlock()
+				s.mu.Lock()
+			}
 		}
 	}
 }

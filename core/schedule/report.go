@@ -71,6 +71,7 @@ func (r *Report) Write(f mail.Failure, n mail.Notice) (*queue.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	envelope.Priority = e.Priority // RFC 6710: as urgent as what it tells of
 	return &queue.Message{Envelope: envelope, Content: mail.Bytes(raw)}, nil
 }
 

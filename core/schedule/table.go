@@ -27,6 +27,7 @@ type entry struct {
 	kib      uint32 // counted as lag, in KiB; 0 once the first attempt has ended
 	received uint32 // Unix seconds
 	state    state
+	lane     uint8
 	warned   bool // its sender was told of the delay
 	busy     bool // an operation waits for it, in Schedule.ops
 	stranded bool // it waits because its site is not asked, and is called back when it is
