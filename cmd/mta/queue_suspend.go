@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -10,6 +11,13 @@ import (
 
 const destinationHelp = "A DESTINATION is a domain, *.domain for every domain below it, a route of the configuration, or * for everything."
 
+func someDestination(_ *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usageError{errors.New("which destination? Give a domain, *.domain, a route, or * for everything")}
+	}
+	return nil
+}
+
 func queueSuspend() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
@@ -18,7 +26,7 @@ func queueSuspend() *cobra.Command {
 		Long: "Keep mail for a destination without trying it, what is queued and what comes, also across restarts, until it is\n" +
 			"resumed. Mail is taken as ever; senders are told when it is late, and when its time is over.\n\n" + destinationHelp,
 		Example: "  mta queue suspend example.com -reason \"they move until Monday\"\n  mta queue suspend '*.example.com' smarthost",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    someDestination,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := client(cmd)
 			if err != nil {
@@ -44,7 +52,7 @@ func queueResume() *cobra.Command {
 		Short:   "End the suspension of a destination, and try its mail at once",
 		Long:    "End the suspension of a destination, named as it was suspended (mta status), and try its mail at once.",
 		Example: "  mta queue resume example.com",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    someDestination,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := client(cmd)
 			if err != nil {
