@@ -242,8 +242,7 @@ func (s *Schedule) load(j *job) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.giveBack(j)
-	s.leave(l.entry)
-	s.settleIn(l.entry, moved.home)
+	s.move(l.entry, moved.home)
 	s.table.become(l.entry, ready)
 	s.spread(moved)
 	return false

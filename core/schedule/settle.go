@@ -236,8 +236,7 @@ func (s *Schedule) giveHome(l *lease, t *tally) {
 	s.caughtUp(e)
 	e.of(l.rec)
 	e.stranded = l.stranded(t.home)
-	s.leave(at)
-	s.settleIn(at, t.home)
+	s.move(at, t.home)
 	switch {
 	case l.rec.Held != "":
 		s.table.become(at, held)

@@ -235,6 +235,14 @@ func (s *Schedule) settleIn(at uint32, key siteKey) {
 	s.table.at(at).site = st.index
 }
 
+// move makes an entry wait for another site, or for the same one, of which nothing is forgotten then. s.mu is held.
+func (s *Schedule) move(at uint32, key siteKey) {
+	old := s.sites.list[s.table.at(at).site]
+	s.settleIn(at, key)
+	old.entries--
+	s.sites.tidy(old)
+}
+
 // leave takes an entry from its site. s.mu is held.
 func (s *Schedule) leave(at uint32) {
 	st := s.sites.list[s.table.at(at).site]
