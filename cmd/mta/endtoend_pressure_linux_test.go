@@ -73,7 +73,10 @@ func TestRoomAgain(t *testing.T) {
 		}
 	}
 	log, _ := os.ReadFile(s.path("log"))
-	if !poll(func() bool { log, _ = os.ReadFile(s.path("log")); return strings.Contains(string(log), "intake_resumed") }) ||
+	if !poll(func() bool {
+		log, _ = os.ReadFile(s.path("log"))
+		return strings.Contains(string(log), "intake_resumed")
+	}) ||
 		strings.Count(string(log), "intake_resumed") != 1 || strings.Count(string(log), "intake_stopped") != 1 {
 		t.Errorf("the log does not tell once that no mail is taken, and once that it is again:\n%s", log)
 	}
