@@ -175,7 +175,7 @@ type Queue struct {
 	Retry        []time.Duration `hcl:"retry" min:"1s" default:"5m 15m 30m" doc:"how long to wait after each failed attempt, and then the last again"`
 	Jitter       float64         `hcl:"jitter" min:"0" max:"0.5" default:"0.1" doc:"how much of a delay is left to chance"`
 	WarnAfter    time.Duration   `hcl:"warn_after" default:"4h" doc:"when the sender is told of a delay; 0s is never"`
-	Expire       time.Duration   `hcl:"expire" min:"1m" default:"5d" doc:"when mail goes back to its sender"`
+	Expire       time.Duration   `hcl:"expire" min:"1m" default:"5d" doc:"when mail goes back to its sender, in time that the server runs"`
 	MinFree      schema.Size     `hcl:"min_free" default:"1GiB" doc:"free disk below which no mail is taken (452); nothing is lost"`
 	Connections  int             `hcl:"connections" min:"1" default:"10" doc:"connections at a time to one destination"`
 	Destinations []*Destination  `hcl:"destination,block" doc:"limits for hosts that want their own"`

@@ -27,7 +27,7 @@ func fullRecord() *Record {
 				State: Failed, Reply: mail.NewReply(550, "5.1.1", "no such mailbox\nreally"), Host: "mx.example.net", Time: when, Attempts: 3},
 			{Recipient: mail.Recipient{Address: mail.MustParseAddress("사람@[IPv6:2001:db8::1]")}, Attempts: 1},
 		},
-		Size: chunkSize + 1, Received: when, Next: when.Add(time.Hour), Attempts: 4, Warned: true, Held: "looks odd",
+		Size: chunkSize + 1, Received: when, Next: when.Add(time.Hour), Age: 3 * time.Hour, Clock: 90 * 24 * time.Hour, Attempts: 4, Warned: true, Held: "looks odd",
 		Meta: map[string]string{"user": "ann", "helo": "x", "": ""},
 		sums: []uint32{1, 0xffffffff},
 	}
@@ -114,7 +114,7 @@ func TestDecodeRefusesWhatNoEncoderWrites(t *testing.T) {
 		return b
 	}
 	cases := map[string][]byte{
-		"a later version":               change(0, recordVersion+1),
+		"a later version":               change(0, recordVersionAged+1),
 		"an unknown body type":          change(2, 3),
 		"an unknown RET":                change(3, 3),
 		"an address with controls":      bytes.Replace(good, []byte("ann"), []byte("a\r\n"), 1),

@@ -14,11 +14,8 @@ import (
 // It is no attempt and counts as none. The one thing that may not wait for the site is what a sender has to be told: a
 // message that is old enough for that is taken as ever.
 
-// of notes what is to be known of a message while it waits. The second is the one after: taken too early, nothing would be told.
-func (e *entry) of(rec *queue.Record) {
-	e.received, e.warned = uint32(max(rec.Received.Unix()+1, 0)), rec.Warned
-	e.lane = laneOf(rec.Envelope.Priority)
-}
+// of notes what is to be known of a message while it waits.
+func (e *entry) of(rec *queue.Record) { e.warned, e.lane = rec.Warned, laneOf(rec.Envelope.Priority) }
 
 // shut reports a site that is not to be asked now: it takes no connections, or is suspended. s.mu is held.
 func (s *Schedule) shut(st *site, now time.Time) bool {
@@ -30,12 +27,7 @@ func (s *Schedule) shut(st *site, now time.Time) bool {
 // attempt is being waited for, and its record shall say why it was not delivered. s.mu is held.
 func (s *Schedule) mayPutOff(at uint32, now time.Time) bool {
 	e := s.table.at(at)
-	return !e.busy && e.kib == 0 && s.shut(s.sites.list[e.site], now) && now.Before(s.tellDue(e))
-}
-
-// tellDue returns when the sender of a waiting message has to be told something.
-func (s *Schedule) tellDue(e *entry) time.Time {
-	return s.settings.Load().retry.TellDue(time.Unix(int64(e.received), 0), e.warned)
+	return !e.busy && e.kib == 0 && s.shut(s.sites.list[e.site], now) && now.Before(s.tellDue(e, now))
 }
 
 // putOff has an entry wait until its site has been asked again, or its suspension ends. They come up one by one: the first asks,
@@ -43,7 +35,7 @@ func (s *Schedule) tellDue(e *entry) time.Time {
 func (s *Schedule) putOff(at uint32, now time.Time) {
 	e := s.table.at(at)
 	e.stranded = true
-	st, due := s.sites.list[e.site], now.Add(longWait) // then again, since the policy may be another
+	st, due := s.sites.list[e.site], now.Add(lookAgain)
 	if st.suspended == nil {
 		if due = st.trouble.until; due.Before(now) {
 			due = now
@@ -51,11 +43,14 @@ func (s *Schedule) putOff(at uint32, now time.Time) {
 		spread := s.settings.Load().retry.Next(1, now, 0).Sub(now)
 		due = due.Add(time.Duration(rand.Float64() * float64(spread)))
 	}
-	if tell := s.tellDue(e); tell.Before(due) {
+	if tell := s.tellDue(e, now); tell.Before(due) {
 		due = tell
 	}
 	s.wait(at, due)
 }
+
+// lookAgain is how often what is suspended comes up, since the policy may be another.
+const lookAgain = time.Hour
 
 // passOver puts off what stands at the head of a site's lanes. The caller is one of its workers, which keeps the site from
 // being forgotten while others have the lock for a moment. s.mu is held.
