@@ -53,9 +53,7 @@ func besideDead(ctx context.Context, t *trial) error {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for retrying.Err() == nil {
-			t.server.Retry(retrying, deadDomain)
-		}
+		t.server.Retry(retrying, deadDomain)
 	}()
 	retried, err := t.alive(ctx)
 	end()
@@ -89,6 +87,7 @@ func (t *trial) alive(ctx context.Context) (living, error) {
 	if a.Delivered > 0 {
 		l.rate = float64(a.Delivered) / a.LastDelivered.Seconds()
 	}
+	t.Progress("%s %s: %d of %d through at %.0f/s; 99 %% within %v and %v more", t.server.Name, t.scenario.Name, a.Delivered, a.Accepted, l.rate, l.accept, l.transit)
 	return l, ctx.Err()
 }
 
