@@ -33,6 +33,7 @@ func queueCommand() *cobra.Command {
 	} {
 		cmd.AddCommand(queueVerb(verb, short))
 	}
+	cmd.AddCommand(queueSuspend(), queueResume())
 	return cmd
 }
 
@@ -73,7 +74,7 @@ func fromFiles(ctx context.Context, dir string, sel admin.Selection, fn func(adm
 	if err != nil {
 		return err
 	}
-	err = q.List(ctx, f, func(r *queue.Record) error { return fn(admin.MessageOf(r)) })
+	err = q.List(ctx, f, func(r *queue.Record) error { return fn(admin.MessageOf(admin.Listed{Record: r})) })
 	return errors.Join(err, q.Close())
 }
 
@@ -160,6 +161,8 @@ func printMessage(w *rows, m admin.Message) error {
 	switch wait := time.Until(m.Next); {
 	case m.State == "held":
 		next = "held: " + m.Held
+	case m.Suspended != "":
+		next = "suspended: " + m.Suspended
 	case wait > 0:
 		next = "in " + admin.Ago(wait)
 	}
@@ -255,6 +258,9 @@ func showMessage(out io.Writer, m admin.Message) {
 	if m.User != "" {
 		fmt.Fprintf(w, ", by %s", m.User)
 	}
+	if m.Priority != 0 {
+		fmt.Fprintf(w, ", priority %d", m.Priority)
+	}
 	fmt.Fprintln(w)
 	for _, r := range m.Recipients {
 		fmt.Fprintf(w, "to\t%s, %s\n", r.Address, r.State)
@@ -262,9 +268,12 @@ func showMessage(out io.Writer, m admin.Message) {
 			fmt.Fprintf(w, "\t%s\n", strings.TrimPrefix(r.Host+": "+r.Reply, ": "))
 		}
 	}
-	if m.State == "held" {
+	switch {
+	case m.State == "held":
 		fmt.Fprintf(w, "held\t%s\n", m.Held)
-	} else {
+	case m.Suspended != "":
+		fmt.Fprintf(w, "next\tsuspended: %s, after %s\n", m.Suspended, plural(m.Attempts, "attempt"))
+	default:
 		fmt.Fprintf(w, "next\t%s, after %s\n", m.Next.Format(time.RFC3339), plural(m.Attempts, "attempt"))
 	}
 	w.Flush()
@@ -394,9 +403,14 @@ func actOn(cmd *cobra.Command, verb admin.Verb, order admin.Order, yes bool) err
 		return errShown
 	}
 	order.Dry = false
-	if n, err = c.Act(cmd.Context(), verb, order); err != nil {
+	done, err := c.Act(cmd.Context(), verb, order)
+	if err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", verb, plural(n, "message"))
+	left := ""
+	if verb == admin.Retry && done < n {
+		left = "; the others are held, or their destination is suspended (mta status)"
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s: %s%s\n", verb, plural(done, "message"), left)
 	return nil
 }

@@ -114,7 +114,7 @@ func checkFiles(ctx context.Context, dir string, repair bool) (*checkReport, err
 	r.Sound, r.Messages, r.Bytes, r.Missing = found.Sound(), found.Messages, found.Bytes, found.Missing
 	r.Files, r.Repaired = found.Files, found.Repaired
 	for _, m := range found.Lost {
-		d := admin.DamagedMessage{Message: admin.MessageOf(m.Record), Damage: m.Damage.Error()}
+		d := admin.DamagedMessage{Message: admin.MessageOf(admin.Listed{Record: m.Record}), Damage: m.Damage.Error()}
 		if repair {
 			d.File = filepath.Join(r.Quarantine, d.ID+".json")
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -79,6 +80,9 @@ func showStatus(out io.Writer, s admin.Status) {
 		fmt.Fprintf(w, "plugin\t%s\t%s\t%s, %s, %s, %s\t%s\n", p.Name, strings.Join(p.Kinds, ", "), state,
 			plural(int(p.Calls), "call"), plural(int(p.Errors), "error"), plural(p.Restarts, "restart"), firstLine(p.Problem))
 	}
+	for _, x := range s.Suspended {
+		fmt.Fprintf(w, "suspended\t%s\t%d waiting\tfor %s: %s\n", x.Destination, x.Waiting, admin.Ago(time.Since(x.Since)), cmp.Or(x.Reason, "by the operator"))
+	}
 	for _, d := range s.Sites {
 		fmt.Fprintf(w, "to\t%s\t%d waiting, %d active\t%s\n", d.Name, d.Waiting, d.Active, siteState(d))
 	}
@@ -87,6 +91,8 @@ func showStatus(out io.Writer, s admin.Status) {
 // siteState says what is the matter with a destination; "" where nothing is.
 func siteState(d admin.SiteStatus) string {
 	switch {
+	case d.Suspended != "":
+		return "suspended: " + d.Suspended
 	case !d.FailingSince.IsZero():
 		state := "failing for " + admin.Ago(time.Since(d.FailingSince))
 		if wait := time.Until(d.NextTry); wait > 0 {

@@ -36,6 +36,7 @@ const usage = `mtabench measures mail servers side by side. Linux and root.
   mtabench -peers mta,mta:/tmp/older -base mta             another build beside this one
   mtabench -peers mta,mta-noop -base mta                   what a plugin costs
   mtabench -peers mta -scenarios million -count 1000000 -rounds 1
+  mtabench -peers mta -scenarios dead -count 900000 -rounds 1
 
 FLAGS, before the files:
 `
@@ -89,13 +90,13 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		f.PrintDefaults()
 	}
 	f.StringVar(&o.peers, "peers", "direct,postfix,postfix-tuned,mta", "who is measured, or all")
-	f.StringVar(&o.scenarios, "scenarios", "acc-c20-p100,acc-c100-p100,e2e-4k,e2e-4k-c100", "what is measured, or all (but million)")
+	f.StringVar(&o.scenarios, "scenarios", "acc-c20-p100,acc-c100-p100,e2e-4k,e2e-4k-c100", "what is measured, or all (but million and dead)")
 	f.StringVar(&o.dir, "dir", "/var/tmp/mtabench", "a folder on a real disk, for programs and queues")
 	f.StringVar(&o.out, "out", "", "add the records to this file")
 	f.StringVar(&o.base, "base", "postfix", "the peer that ratios are to")
 	f.IntVar(&o.rounds, "rounds", 3, "how often")
 	f.IntVar(&o.first, "first", 1, "the number of the first round; each second one goes backwards")
-	f.IntVar(&o.count, "count", 1_000_000, "how many messages the scenario million queues")
+	f.IntVar(&o.count, "count", 1_000_000, "how many messages the scenarios million and dead queue")
 	f.BoolVar(&o.json, "json", false, "print JSON instead of a table")
 	f.Float64Var(&o.maxNoise, "max-noise", 0, "leave out records during which everything else used more cores than this; 0 keeps all")
 	if err := f.Parse(args); err != nil {

@@ -70,7 +70,7 @@ func (o *options) chosen() ([]*peer.Peer, []scenario.Scenario, error) {
 	if o.scenarios == "all" {
 		names = nil
 		for _, s := range scenario.All(o.count) {
-			if s.Name != "million" {
+			if !slices.Contains(scenario.Long, s.Name) {
 				names = append(names, s.Name)
 			}
 		}

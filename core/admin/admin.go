@@ -39,7 +39,7 @@ type Server interface {
 	Reload(ctx context.Context) error
 	// Stop begins an orderly stop and returns at once.
 	Stop()
-	List(ctx context.Context, f queue.Filter, fn func(*queue.Record) error) error
+	List(ctx context.Context, f queue.Filter, fn func(Listed) error) error
 	Content(id queue.ID) (*queue.Record, mail.Content, error)
 	// Explain tells what would become of a message. Its error is about the question.
 	Explain(ctx context.Context, q Question) (Explanation, error)
@@ -51,6 +51,23 @@ type Server interface {
 	Restore(ctx context.Context, from string, rec *queue.Record, c mail.Content, lost bool) (*queue.Record, error)
 	// Act does the verb to the messages and returns how many it was done to.
 	Act(ctx context.Context, verb Verb, ids []queue.ID, reason string) (int, error)
+	// Suspend keeps mail for a destination from being tried, until Resume. Both return how much waits for it.
+	Suspend(ctx context.Context, destination, reason string) (Suspension, error)
+	Resume(ctx context.Context, destination string) (Suspension, error)
+}
+
+// Listed is a message in a list: its record, and what only the running server knows of it.
+type Listed struct {
+	*queue.Record
+	Suspended string // why its destination is suspended; "" where it is not
+}
+
+// Suspension is a destination whose mail the operator keeps from being tried.
+type Suspension struct {
+	Destination string    `json:"destination"` // a route, a domain, *.domain, or *
+	Reason      string    `json:"reason,omitempty"`
+	Since       time.Time `json:"since"`
+	Waiting     int       `json:"waiting"` // messages, without those that go elsewhere too
 }
 
 // Status is the server at a glance.
@@ -65,6 +82,7 @@ type Status struct {
 	Listeners []ListenerStatus `json:"listeners"`
 	Queue     QueueStatus      `json:"queue"`
 	Sites     []SiteStatus     `json:"sites,omitempty"` // destinations with waiting mail, the deepest first
+	Suspended []Suspension     `json:"suspended,omitempty"`
 	Plugins   []PluginStatus   `json:"plugins"`
 }
 
@@ -101,6 +119,7 @@ type SiteStatus struct {
 	FailingSince time.Time `json:"failing_since,omitzero"`
 	NextTry      time.Time `json:"next_try,omitzero"` // of one that fails: none is made before
 	LastReply    string    `json:"last_reply,omitempty"`
+	Suspended    string    `json:"suspended,omitempty"` // why, of one that the operator has suspended
 }
 
 // PluginStatus is one plugin's process.
@@ -139,7 +158,9 @@ type Message struct {
 	Received   time.Time   `json:"received"`
 	Next       time.Time   `json:"next,omitzero"`
 	Attempts   int         `json:"attempts"`
-	Held       string      `json:"held,omitempty"` // why
+	Held       string      `json:"held,omitempty"`      // why
+	Suspended  string      `json:"suspended,omitempty"` // why its destination is
+	Priority   int8        `json:"priority,omitempty"`  // RFC 6710
 	User       string      `json:"user,omitempty"`
 	Remote     string      `json:"remote,omitempty"`
 	Listener   string      `json:"listener,omitempty"`
@@ -154,10 +175,10 @@ type Recipient struct {
 }
 
 // MessageOf makes the listed form of a record.
-func MessageOf(r *queue.Record) Message {
+func MessageOf(r Listed) Message {
 	m := Message{
 		ID: r.ID.String(), State: "waiting", From: r.Envelope.From.String(), Size: r.Size, Received: r.Received,
-		Next: r.Next, Attempts: r.Attempts, Held: r.Held,
+		Next: r.Next, Attempts: r.Attempts, Held: r.Held, Suspended: r.Suspended, Priority: r.Envelope.Priority,
 		User: r.Meta["user"], Remote: r.Meta["remote"], Listener: r.Meta["listener"],
 	}
 	if r.Held != "" {

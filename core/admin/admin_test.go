@@ -30,6 +30,8 @@ type fake struct {
 	stopped  chan struct{}
 	reload   error
 	notReady error
+
+	suspended string
 }
 
 func newFake() *fake {
@@ -63,12 +65,12 @@ func (f *fake) Ready() error                 { return f.notReady }
 func (f *fake) Reload(context.Context) error { return f.reload }
 func (f *fake) Stop()                        { close(f.stopped) }
 
-func (f *fake) List(_ context.Context, filter queue.Filter, fn func(*queue.Record) error) error {
+func (f *fake) List(_ context.Context, filter queue.Filter, fn func(Listed) error) error {
 	for _, r := range f.records {
 		if len(filter.IDs) > 0 && !slices.Contains(filter.IDs, r.ID) || filter.State == "held" && r.Held == "" {
 			continue
 		}
-		if err := fn(r); err != nil {
+		if err := fn(Listed{Record: r, Suspended: f.suspended}); err != nil {
 			return err
 		}
 	}
@@ -117,6 +119,22 @@ func (f *fake) Act(_ context.Context, verb Verb, ids []queue.ID, reason string) 
 		f.acted = append(f.acted, string(verb)+" "+id.String()+" "+reason)
 	}
 	return len(ids), nil
+}
+
+func (f *fake) Suspend(_ context.Context, destination, reason string) (Suspension, error) {
+	if destination == "" {
+		return Suspension{}, errors.New("which destination?")
+	}
+	f.suspended = reason
+	return Suspension{Destination: destination, Reason: reason, Waiting: 7}, nil
+}
+
+func (f *fake) Resume(_ context.Context, destination string) (Suspension, error) {
+	if f.suspended == "" {
+		return Suspension{}, fmt.Errorf("%s is not suspended", destination)
+	}
+	f.suspended = ""
+	return Suspension{Destination: destination}, nil
 }
 
 // serve answers on a socket in a directory of the test's own.
@@ -419,5 +437,32 @@ func TestCheckAndEnvelopeAndImport(t *testing.T) {
 	}
 	if len(f.acted) != 2 {
 		t.Errorf("%q", f.acted)
+	}
+}
+
+func TestClientSuspends(t *testing.T) {
+	f := newFake()
+	c := serve(t, f)
+	x, err := c.Suspend(t.Context(), "example.com", "they <b>move</b>")
+	if err != nil || x.Destination != "example.com" || x.Waiting != 7 {
+		t.Errorf("%+v, %v", x, err)
+	}
+	err = c.List(t.Context(), Selection{}, func(m Message) error {
+		if m.Suspended != "they <b>move</b>" {
+			t.Errorf("%+v", m)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if x, err := c.Resume(t.Context(), "example.com"); err != nil || x.Destination != "example.com" {
+		t.Errorf("%+v, %v", x, err)
+	}
+	if _, err := c.Resume(t.Context(), "example.com"); err == nil || err.Error() != "example.com is not suspended" {
+		t.Errorf("resumed twice: %v", err)
+	}
+	if _, err := c.Suspend(t.Context(), "", ""); err == nil || err.Error() != "which destination?" {
+		t.Errorf("nothing was suspended: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -90,6 +91,12 @@ func API(s Server) http.Handler {
 	mux.HandleFunc("GET /queue/{id}/content", func(w http.ResponseWriter, r *http.Request) { content(w, r, s) })
 	mux.HandleFunc("GET /queue/{id}/envelope", func(w http.ResponseWriter, r *http.Request) { envelope(w, r, s) })
 	mux.HandleFunc("POST /queue/check", func(w http.ResponseWriter, r *http.Request) { check(w, r, s) })
+	mux.HandleFunc("POST /queue/suspend", func(w http.ResponseWriter, r *http.Request) { suspend(w, r, s.Suspend) })
+	mux.HandleFunc("POST /queue/resume", func(w http.ResponseWriter, r *http.Request) {
+		suspend(w, r, func(ctx context.Context, destination, _ string) (Suspension, error) {
+			return s.Resume(ctx, destination)
+		})
+	})
 	mux.HandleFunc("POST /queue/{verb}", func(w http.ResponseWriter, r *http.Request) { act(w, r, s) })
 	all := http.NewServeMux()
 	all.Handle("/", http.MaxBytesHandler(mux, maxRequest))
@@ -126,7 +133,7 @@ func list(w http.ResponseWriter, r *http.Request, s Server) {
 	lines := &stream{w: w}
 	defer lines.close()
 	enc := json.NewEncoder(lines)
-	if err := s.List(r.Context(), f, func(rec *queue.Record) error { return enc.Encode(MessageOf(rec)) }); err != nil {
+	if err := s.List(r.Context(), f, func(rec Listed) error { return enc.Encode(MessageOf(rec)) }); err != nil {
 		_ = enc.Encode(apiError{err.Error()})
 	}
 }
@@ -167,7 +174,7 @@ func act(w http.ResponseWriter, r *http.Request, s Server) {
 		return
 	}
 	var ids []queue.ID
-	err = s.List(r.Context(), f, func(rec *queue.Record) error {
+	err = s.List(r.Context(), f, func(rec Listed) error {
 		ids = append(ids, rec.ID)
 		return nil
 	})
@@ -180,6 +187,21 @@ func act(w http.ResponseWriter, r *http.Request, s Server) {
 		return
 	}
 	answer(w, Result{n})
+}
+
+// suspend does one of the two things that are about a destination.
+func suspend(w http.ResponseWriter, r *http.Request, do func(ctx context.Context, destination, reason string) (Suspension, error)) {
+	var asked Suspension
+	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	x, err := do(r.Context(), asked.Destination, asked.Reason)
+	if err != nil {
+		refuse(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	answer(w, x)
 }
 
 // ListenSocket opens the unix socket for the API, private to its owner. A socket left by a server that died is replaced;

@@ -65,6 +65,18 @@ func (c *Client) Act(ctx context.Context, verb Verb, order Order) (int, error) {
 	return r.Count, err
 }
 
+// Suspend has mail for a destination not tried until Resume.
+func (c *Client) Suspend(ctx context.Context, destination, reason string) (x Suspension, err error) {
+	err = c.call(ctx, http.MethodPost, "/queue/suspend", Suspension{Destination: destination, Reason: reason}, &x)
+	return x, err
+}
+
+// Resume ends a suspension, and returns what it was.
+func (c *Client) Resume(ctx context.Context, destination string) (x Suspension, err error) {
+	err = c.call(ctx, http.MethodPost, "/queue/resume", Suspension{Destination: destination}, &x)
+	return x, err
+}
+
 // List calls fn for each selected message, the oldest first.
 func (c *Client) List(ctx context.Context, sel Selection, fn func(Message) error) error {
 	resp, err := c.do(ctx, http.MethodPost, "/queue/list", sel)

@@ -32,7 +32,7 @@ func check(w http.ResponseWriter, r *http.Request, s Server) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	enc := json.NewEncoder(w)
 	checked, err := s.Check(r.Context(), func(rec *queue.Record, damage error) error {
-		return enc.Encode(DamagedMessage{Message: MessageOf(rec), Damage: damage.Error()})
+		return enc.Encode(DamagedMessage{Message: MessageOf(Listed{Record: rec}), Damage: damage.Error()})
 	})
 	if err != nil {
 		_ = enc.Encode(apiError{err.Error()})

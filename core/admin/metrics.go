@@ -70,8 +70,8 @@ func replyClass(reply string) string {
 
 // gauges are the metrics that are read from the status when they are scraped.
 type gauges struct {
-	status                                                                    func() Status
-	messages, free, full, refusing, lag, started, plugin, calls, errors, lost *prometheus.Desc
+	status                                                                               func() Status
+	messages, free, full, refusing, lag, suspended, started, plugin, calls, errors, lost *prometheus.Desc
 }
 
 func newGauges(status func() Status) *gauges {
@@ -79,23 +79,24 @@ func newGauges(status func() Status) *gauges {
 		return prometheus.NewDesc("mta_"+name, help, labels, nil)
 	}
 	return &gauges{
-		status:   status,
-		messages: desc("queue_messages", "Messages in the queue, by state.", "state"),
-		free:     desc("queue_disk_free_bytes", "Free bytes on the disk of the queue."),
-		full:     desc("queue_full", "1 while no mail is taken because the disk is nearly full."),
-		refusing: desc("intake_stopped", "1 while no mail is taken, for whatever reason; the status says why."),
-		lag:      desc("queue_lag", "New mail before its first attempt, in budgets of memory; above 32 no mail is taken."),
-		started:  desc("start_time_seconds", "When the server was started, in seconds since 1970."),
-		plugin:   desc("plugin_up", "1 while the plugin's process is healthy.", "plugin"),
-		calls:    desc("plugin_calls_total", "Calls to the plugin.", "plugin"),
-		errors:   desc("plugin_errors_total", "Calls to the plugin that failed.", "plugin"),
-		lost:     desc("plugin_events_lost_total", "Events that the observer could not be told.", "plugin"),
+		status:    status,
+		messages:  desc("queue_messages", "Messages in the queue, by state.", "state"),
+		free:      desc("queue_disk_free_bytes", "Free bytes on the disk of the queue."),
+		full:      desc("queue_full", "1 while no mail is taken because the disk is nearly full."),
+		refusing:  desc("intake_stopped", "1 while no mail is taken, for whatever reason; the status says why."),
+		lag:       desc("queue_lag", "New mail before its first attempt, in budgets of memory; above 32 no mail is taken."),
+		suspended: desc("suspended_destinations", "Destinations that the operator has suspended."),
+		started:   desc("start_time_seconds", "When the server was started, in seconds since 1970."),
+		plugin:    desc("plugin_up", "1 while the plugin's process is healthy.", "plugin"),
+		calls:     desc("plugin_calls_total", "Calls to the plugin.", "plugin"),
+		errors:    desc("plugin_errors_total", "Calls to the plugin that failed.", "plugin"),
+		lost:      desc("plugin_events_lost_total", "Events that the observer could not be told.", "plugin"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.messages, g.free, g.full, g.refusing, g.lag, g.started, g.plugin, g.calls, g.errors, g.lost} {
+	for _, d := range []*prometheus.Desc{g.messages, g.free, g.full, g.refusing, g.lag, g.suspended, g.started, g.plugin, g.calls, g.errors, g.lost} {
 		ch <- d
 	}
 }
@@ -113,6 +114,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	gauge(g.full, oneIf(s.Queue.Full))
 	gauge(g.refusing, oneIf(s.Queue.Refusing != ""))
 	gauge(g.lag, s.Queue.Lag)
+	gauge(g.suspended, float64(len(s.Suspended)))
 	gauge(g.started, float64(s.Started.Unix()))
 	for _, p := range s.Plugins {
 		gauge(g.plugin, oneIf(p.State == "healthy"), p.Name)

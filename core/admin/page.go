@@ -63,7 +63,7 @@ func showPage(w http.ResponseWriter, r *http.Request, s Server, page *template.T
 		Messages []Message
 		Now      time.Time
 	}{Status: s.Status(), Now: time.Now()}
-	err := s.List(r.Context(), queue.Filter{Limit: pageMessages}, func(rec *queue.Record) error {
+	err := s.List(r.Context(), queue.Filter{Limit: pageMessages}, func(rec Listed) error {
 		data.Messages = append(data.Messages, MessageOf(rec))
 		return nil
 	})

@@ -32,6 +32,7 @@ func drawRecord(t *rapid.T) *queue.Record {
 		Envelope: mail.Envelope{
 			EnvID: rapid.SampledFrom([]string{"", "QQ314159"}).Draw(t, "envid"), Ret: rapid.SampledFrom([]mail.Ret{0, 1, 2}).Draw(t, "ret"),
 			Body: rapid.SampledFrom([]mail.BodyType{0, 1, 2}).Draw(t, "body"), SMTPUTF8: rapid.Bool().Draw(t, "utf8"), RequireTLS: rapid.Bool().Draw(t, "tls"),
+			Priority: rapid.Int8Range(-mail.MaxPriority, mail.MaxPriority).Draw(t, "priority"),
 		},
 	}
 	if rapid.Bool().Draw(t, "from") {
@@ -79,7 +80,7 @@ func TestRoundTrip(t *testing.T) {
 
 func TestMalformedIsRefusedWithItsPlace(t *testing.T) {
 	rec := &queue.Record{
-		ID: 1 << 30, Received: time.Unix(1e9, 0), Size: 2,
+		ID: 1 << 30, Received: time.Unix(1e9, 0), Size: 2, Envelope: mail.Envelope{Priority: -3},
 		Recipients: []queue.Recipient{
 			{Recipient: mail.Recipient{Address: mail.MustParseAddress("bob@example.net"), Notify: mail.NotifyDelay}, Reply: mail.NewReply(451, "4.7.1", "no")},
 			{Recipient: mail.Recipient{Address: mail.MustParseAddress("carol@example.net"), Notify: mail.NotifyFailure}},
@@ -110,6 +111,8 @@ func TestMalformedIsRefusedWithItsPlace(t *testing.T) {
 		{`"notify": "FAILURE"`, `"notify": "NEVER,DELAY"`, `carol`, ""},
 		{`"enhanced": "4.7.1"`, `"enhanced": "4.7"`, `"reply"`, "not an enhanced code"},
 		{`"size": 2`, `"size": "2"`, `"size"`, "cannot unmarshal"},
+		{`"priority": -3`, `"priority": -10`, `"priority"`, "-10 is no priority"},
+		{`"priority": -3`, `"priority": 300`, `"priority"`, "cannot unmarshal"},
 		{`"size": 2`, `"sise": 2`, ``, `unknown field "sise"`},
 		{`"received"`, `"received" 7`, `"received"`, "invalid character"},
 	} {

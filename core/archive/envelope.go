@@ -30,6 +30,7 @@ type Envelope struct {
 	Body       string            `json:"body,omitempty"` // 7BIT, 8BITMIME, BINARYMIME
 	SMTPUTF8   bool              `json:"smtputf8,omitempty"`
 	RequireTLS bool              `json:"requiretls,omitempty"`
+	Priority   int8              `json:"priority,omitempty"` // RFC 6710
 	Recipients []Recipient       `json:"recipients"`
 	Size       int64             `json:"size"` // of the content, in bytes
 	SHA256     string            `json:"sha256"`
@@ -65,7 +66,7 @@ func Of(rec *queue.Record, store string) Envelope {
 	v := &rec.Envelope
 	e := Envelope{
 		Format: format, Store: store, ID: rec.ID.String(), From: v.From.String(), EnvID: v.EnvID, Ret: v.Ret.String(), Body: v.Body.String(),
-		SMTPUTF8: v.SMTPUTF8, RequireTLS: v.RequireTLS, Size: rec.Size, Received: rec.Received, Next: rec.Next, Attempts: rec.Attempts,
+		SMTPUTF8: v.SMTPUTF8, RequireTLS: v.RequireTLS, Priority: v.Priority, Size: rec.Size, Received: rec.Received, Next: rec.Next, Attempts: rec.Attempts,
 		Warned: rec.Warned, Held: rec.Held, Meta: maps.Clone(rec.Meta), Recipients: make([]Recipient, len(rec.Recipients)),
 	}
 	for i, r := range rec.Recipients {
@@ -148,7 +149,7 @@ func (e *Envelope) record() (rec *queue.Record, at field, err error) {
 	}
 	rec = &queue.Record{
 		ID: id, Size: e.Size, Received: e.Received, Next: e.Next, Attempts: e.Attempts, Warned: e.Warned, Held: e.Held, Meta: maps.Clone(e.Meta),
-		Envelope: mail.Envelope{EnvID: e.EnvID, SMTPUTF8: e.SMTPUTF8, RequireTLS: e.RequireTLS},
+		Envelope: mail.Envelope{EnvID: e.EnvID, SMTPUTF8: e.SMTPUTF8, RequireTLS: e.RequireTLS, Priority: e.Priority},
 	}
 	if e.From != "" {
 		if rec.Envelope.From, err = mail.ParseAddress(e.From); err != nil {
@@ -160,6 +161,9 @@ func (e *Envelope) record() (rec *queue.Record, at field, err error) {
 	}
 	if rec.Envelope.Body, err = word(e.Body, mail.Body7Bit, mail.Body8Bit, mail.BodyBinary); err != nil && e.Body != "" {
 		return nil, field{"body", 0}, err
+	}
+	if err := (mail.Envelope{Priority: e.Priority}).Check(); err != nil {
+		return nil, field{"priority", 0}, err
 	}
 	if e.Received.IsZero() {
 		return nil, field{"received", 0}, errors.New("when the message was received is not said")

@@ -175,10 +175,18 @@ type Queue struct {
 	Retry        []time.Duration `hcl:"retry" min:"1s" default:"5m 15m 30m" doc:"how long to wait after each failed attempt, and then the last again"`
 	Jitter       float64         `hcl:"jitter" min:"0" max:"0.5" default:"0.1" doc:"how much of a delay is left to chance"`
 	WarnAfter    time.Duration   `hcl:"warn_after" default:"4h" doc:"when the sender is told of a delay; 0s is never"`
-	Expire       time.Duration   `hcl:"expire" min:"1m" default:"5d" doc:"when mail goes back to its sender"`
+	Expire       time.Duration   `hcl:"expire" min:"1m" default:"5d" doc:"when mail goes back to its sender, in time that the server runs"`
 	MinFree      schema.Size     `hcl:"min_free" default:"1GiB" doc:"free disk below which no mail is taken (452); nothing is lost"`
 	Connections  int             `hcl:"connections" min:"1" default:"10" doc:"connections at a time to one destination"`
 	Destinations []*Destination  `hcl:"destination,block" doc:"limits for hosts that want their own"`
+	Priorities   []*Priority     `hcl:"priority,block" doc:"which mail goes out before other mail to the same destination, or after it; the first block that is true counts, and none for mail whose client has asked for a priority itself (MT-PRIORITY)"`
+}
+
+// Priority is how urgent some mail is.
+type Priority struct {
+	Name  string     `hcl:",label"`
+	When  *Condition `hcl:"when" need:"required" doc:"for which mail, as at stage \"message\"; mail of plugins has no session"`
+	Level int        `hcl:"level" min:"-9" max:"9" need:"required" doc:"0 is as other mail, more comes before it, less after it"`
 }
 
 // Destination is the limits of some hosts, which all mail to them shares, whatever its domain. Rate is zero where there is

@@ -65,9 +65,13 @@ func (d *decoder) hide(expr hclsyntax.Expression) {
 	}
 }
 
-// condition compiles a when. The block's label is the stage.
+// condition compiles a when. The label of an on block is the stage; elsewhere all is known.
 func (d *decoder) condition(b *body, f *field, attr *hclsyntax.Attribute) {
-	c, diags := compile(attr.Expr, b.label, d.byName[attr.SrcRange.Filename].bytes)
+	stage := b.label
+	if b.kind != "on" {
+		stage = "message"
+	}
+	c, diags := compile(attr.Expr, stage, d.byName[attr.SrcRange.Filename].bytes)
 	for _, g := range diags {
 		d.report(g)
 	}

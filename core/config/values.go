@@ -101,7 +101,7 @@ func text[T any](name string, parse func(string) (T, error)) scalar {
 }
 
 // hideable are the extensions that a listener can leave out of its answer to EHLO.
-var hideable = []string{"PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN"}
+var hideable = []string{"PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "MT-PRIORITY"}
 
 func parseExtension(s string) (string, error) {
 	if word := strings.ToUpper(s); slices.Contains(hideable, word) {

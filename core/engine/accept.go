@@ -19,6 +19,9 @@ func (e *Engine) accept(ctx context.Context, a *smtpd.Accepted) (string, error) 
 	if err != nil {
 		return "", err
 	}
+	if a.Envelope.Priority == 0 {
+		a.Envelope.Priority = e.priority(a.Client, &mail.Message{Envelope: a.Envelope, Content: a.Content})
+	}
 	e.schedule.Pace(ctx)
 	rec, err := e.queue.Add(ctx, &queue.Message{ID: id, Envelope: a.Envelope, Content: a.Content, Meta: a.Meta, Held: a.Held, Received: a.Received})
 	switch {

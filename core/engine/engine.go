@@ -58,17 +58,18 @@ type Engine struct {
 	loaded  atomic.Pointer[time.Time]
 	current atomic.Pointer[generation]
 
-	queue    *queue.Queue
-	schedule *schedule.Schedule
-	kv       *kv.Store
-	intake   intake
-	pressure *pressure
-	buckets  buckets
-	suspects suspects
-	observed *observers
-	memory   *smtpd.Budget
-	metrics  *admin.Metrics
-	open     atomic.Pointer[[]*listening] // what is being served, for the status; nil until the start is over
+	queue     *queue.Queue
+	schedule  *schedule.Schedule
+	kv        *kv.Store
+	intake    intake
+	pressure  *pressure
+	suspended *suspensions
+	buckets   buckets
+	suspects  suspects
+	observed  *observers
+	memory    *smtpd.Budget
+	metrics   *admin.Metrics
+	open      atomic.Pointer[[]*listening] // what is being served, for the status; nil until the start is over
 
 	mu        sync.Mutex // held by what changes the server: Start, Reload, Stop
 	listening map[string]*listening

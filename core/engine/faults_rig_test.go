@@ -166,7 +166,7 @@ func (r *faultRig) status(name string) plugin.Status {
 // hurry has an operator try everything again that waits or is held.
 func (r *faultRig) hurry() {
 	var ids []queue.ID
-	_ = r.engine.List(context.Background(), queue.Filter{}, func(rec *queue.Record) error {
+	_ = r.engine.List(context.Background(), queue.Filter{}, func(rec admin.Listed) error {
 		ids = append(ids, rec.ID)
 		return nil
 	})
@@ -176,7 +176,7 @@ func (r *faultRig) hurry() {
 
 // queued returns how many messages are in the queue.
 func (r *faultRig) queued() (n int) {
-	_ = r.engine.List(context.Background(), queue.Filter{}, func(*queue.Record) error {
+	_ = r.engine.List(context.Background(), queue.Filter{}, func(admin.Listed) error {
 		n++
 		return nil
 	})

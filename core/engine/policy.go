@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pabal-mta/mta/core/pipeline"
 	"github.com/pabal-mta/mta/core/route"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
@@ -75,4 +76,21 @@ func (g *generation) unknown(a mail.Address) (mail.Reply, []mail.Address, error)
 		return mail.Reply{}, []mail.Address{to}, nil
 	}
 	return replyUnknown, nil, nil
+}
+
+// priority is what the configuration gives a message that brings none. A condition that can't be answered counts as false.
+func (e *Engine) priority(s *mail.Session, m *mail.Message) int8 {
+	if e.current.Load() == nil { // a plugin submits while the server starts
+		return 0
+	}
+	g := e.use()
+	defer g.done()
+	for _, p := range g.cfg.Queue.Priorities {
+		is, err := p.When.Eval(factsOf(pipeline.Facts{Session: s, Message: m}))
+		e.warnOn(err, "priority "+p.Name+" can't be decided")
+		if is {
+			return int8(p.Level)
+		}
+	}
+	return 0
 }

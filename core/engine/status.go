@@ -30,6 +30,12 @@ func (e *Engine) openSchedule(ctx context.Context, cfg *config.Config) error {
 		Queue: e.queue, Routes: func() route.Table { return e.current.Load().routes }, Deliver: attempter{e},
 		Retry: policy, Limits: limits, Hosts: e.hosts, Events: e.events, Hostname: cfg.Hostname, Postmaster: postmaster(cfg), Bounce: e.report,
 	})
+	suspended, err := openSuspensions(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	e.suspended = suspended
+	e.schedule.Suspend(suspended.all())
 	e.pressure = &pressure{room: e.queue.HasRoom, lag: e.schedule.Pressure, tell: e.events.Emit}
 	e.intake.Lock()
 	defer e.intake.Unlock()
@@ -99,6 +105,9 @@ func (e *Engine) Status() admin.Status {
 		Damaged: stored.Damaged, Missing: stored.Missing, Problems: e.queue.Problems(),
 	}
 	s.Queue.Refusing, s.Queue.RefusingSince, s.Queue.Lag = e.pressure.state()
+	for _, x := range e.suspended.all() {
+		s.Suspended = append(s.Suspended, e.suspension(x))
+	}
 	for _, site := range planned.Top {
 		s.Sites = append(s.Sites, siteStatus(site))
 	}
@@ -114,6 +123,9 @@ func siteStatus(s schedule.SiteStats) admin.SiteStatus {
 		name = s.Domain + " (" + s.Route + ")"
 	}
 	out := admin.SiteStatus{Name: name, Waiting: s.Messages, Active: s.Active, SlowStart: s.Ramp}
+	if s.Suspended != nil {
+		out.Suspended = whyOf(s.Suspended)
+	}
 	if s.Failures > 0 {
 		out.FailingSince, out.LastReply, out.NextTry = s.Since, s.LastReply, s.Next
 	}
@@ -168,12 +180,16 @@ func (e *Engine) Ready() error {
 }
 
 // List implements admin.Server.
-func (e *Engine) List(ctx context.Context, f queue.Filter, fn func(*queue.Record) error) error {
+func (e *Engine) List(ctx context.Context, f queue.Filter, fn func(admin.Listed) error) error {
 	return e.queue.List(ctx, f, func(rec *queue.Record) error {
+		l := admin.Listed{Record: rec}
 		if due, waits := e.schedule.Due(rec.ID); waits { // the record is not written for each message of a dead site
 			rec.Next = due
 		}
-		return fn(rec)
+		if x := e.schedule.WhySuspended(rec.ID); x != nil {
+			l.Suspended = whyOf(x)
+		}
+		return fn(l)
 	})
 }
 

@@ -72,6 +72,9 @@ func (s *services) Submit(ctx context.Context, m *mail.Message) (string, error) 
 	if err != nil {
 		return "", err
 	}
+	if envelope.Priority == 0 {
+		envelope.Priority = s.engine.priority(&mail.Session{}, &mail.Message{Envelope: envelope, Content: mail.Bytes(content)})
+	}
 	return s.engine.submit(ctx, s.label, &queue.Message{
 		Envelope: envelope, Content: mail.Bytes(content), Meta: map[string]string{"plugin": s.label}, Received: time.Now(),
 	})

@@ -39,6 +39,9 @@ const (
 	IntakeStopped   Name = "intake_stopped" // new mail is answered 4xx, and why
 	IntakeResumed   Name = "intake_resumed" // it is taken again; Took is how long it was not
 	Warning         Name = "warning"
+
+	DestinationSuspended Name = "destination_suspended" // Host is the destination
+	DestinationResumed   Name = "destination_resumed"   // Took is how long it was suspended
 )
 
 // Event is one thing that happened. Only the fields that apply are set.

@@ -149,16 +149,16 @@ func (j *Journal) Remove(key []byte) {
 	j.count++
 }
 
-// Commit writes the group and returns when it is on stable storage. After an error the journal must not be used.
+// Commit writes the group and returns when it is on stable storage. After an error the journal must not be used; but when the
+// disk had no room, which is syscall.ENOSPC, Commit may be called again.
 func (j *Journal) Commit() error {
 	if len(j.group) == 0 {
 		return nil
 	}
-	j.seq++
-	b := j.group
+	seq, b := j.seq+1, j.group
 	binary.LittleEndian.PutUint32(b, magic)
 	binary.LittleEndian.PutUint64(b[8:], j.epoch)
-	binary.LittleEndian.PutUint64(b[16:], j.seq)
+	binary.LittleEndian.PutUint64(b[16:], seq)
 	binary.LittleEndian.PutUint32(b[24:], uint32(len(b)-headerSize))
 	binary.LittleEndian.PutUint32(b[28:], j.count)
 	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
@@ -170,7 +170,7 @@ func (j *Journal) Commit() error {
 	if err := syncData(f); err != nil {
 		return fmt.Errorf("syncing the journal: %w", err)
 	}
-	j.end = aligned(j.end + int64(len(b)))
+	j.seq, j.end = seq, aligned(j.end+int64(len(b)))
 	j.count = 0
 	if j.group = b[:0]; cap(b) > buffered {
 		j.group = nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -65,7 +66,11 @@ func (q *Queue) commitToJournal(group []*op) error {
 		next.groups++
 		f.journal.Set([]byte{keyTally}, next.appendTo(nil))
 	}
-	if err := f.journal.Commit(); err != nil {
+	err := f.journal.Commit()
+	if errors.Is(err, syscall.ENOSPC) && q.disk.ballast.giveUp() { // that is what it is for
+		err = f.journal.Commit()
+	}
+	if err != nil {
 		return err
 	}
 	q.tally = next

@@ -14,8 +14,11 @@ import (
 
 // A record on disk: a version byte, the fields below as varints and counted strings, and a CRC-32C over the ID and all
 // of it. The ID itself is the key; having it under the checksum makes a record that turns up under another key a
-// damaged one. A field can be added at the end of version 1 never, only as another version.
-const recordVersion = 1
+// damaged one. A field is added to a version never, only as another version.
+const (
+	recordVersion     = 1
+	recordVersionAged = 2 // with age and clock; a message has them once it was tried
+)
 
 // maxRecord bounds an encoded record, in bytes: some ten thousand recipients.
 const maxRecord = 4 << 20
@@ -29,6 +32,9 @@ const (
 	envWarned
 )
 
+// What is left of their byte holds the priority in zigzag order: 0, -1, 1, -2 and so on.
+const envPriority = 3
+
 // The bits of the flags that stand before a recipient.
 const (
 	rcptSameDomain = 1 << iota // as the one before
@@ -39,11 +45,19 @@ const (
 // appendRecord appends the encoded record to b.
 func appendRecord(b []byte, r *Record) []byte {
 	start := len(b)
-	b = append(b, recordVersion)
+	version := byte(recordVersion)
+	if r.Clock > 0 {
+		version = recordVersionAged
+	}
+	b = append(b, version)
 	b = appendEnvelope(b, r)
 	b = binary.AppendUvarint(b, uint64(r.Size))
 	b = appendTime(b, r.Received)
 	b = appendTime(b, r.Next)
+	if version == recordVersionAged {
+		b = binary.AppendUvarint(b, uint64(max(r.Age, 0)))
+		b = binary.AppendUvarint(b, uint64(r.Clock))
+	}
 	b = binary.AppendUvarint(b, uint64(max(r.Attempts, 0)))
 	b = appendString(b, r.Held)
 	b = appendRecipients(b, r.Recipients)
@@ -62,7 +76,8 @@ func recordSum(id ID, body []byte) uint32 {
 
 func appendEnvelope(b []byte, r *Record) []byte {
 	e := &r.Envelope
-	b = append(b, bitIf(e.SMTPUTF8, envUTF8)|bitIf(e.RequireTLS, envRequireTLS)|bitIf(r.Warned, envWarned))
+	b = append(b, bitIf(e.SMTPUTF8, envUTF8)|bitIf(e.RequireTLS, envRequireTLS)|bitIf(r.Warned, envWarned)|
+		byte(e.Priority<<1^e.Priority>>7)<<envPriority)
 	b = append(b, byte(e.Body), byte(e.Ret))
 	b = appendString(b, e.From.Local())
 	b = appendString(b, e.From.Domain())
@@ -154,7 +169,7 @@ func decodeRecord(id ID, b []byte) (*Record, error) {
 	if recordSum(id, body) != binary.LittleEndian.Uint32(b[len(b)-4:]) {
 		return nil, fmt.Errorf("%w: its checksum is wrong", errRecord)
 	}
-	if body[0] != recordVersion {
+	if body[0] != recordVersion && body[0] != recordVersionAged {
 		return nil, fmt.Errorf("%w of version %d: it was written by another version of this program", errRecord, body[0])
 	}
 	r := &Record{ID: id}
@@ -163,6 +178,10 @@ func decodeRecord(id ID, b []byte) (*Record, error) {
 	r.Size = int64(d.uint(math.MaxInt64))
 	r.Received = d.time()
 	r.Next = d.time()
+	if body[0] == recordVersionAged {
+		r.Age = time.Duration(d.uint(math.MaxInt64))
+		r.Clock = time.Duration(d.uint(math.MaxInt64))
+	}
 	r.Attempts = int(d.uint(math.MaxInt32))
 	r.Held = d.string()
 	d.recipients(r)
@@ -249,14 +268,16 @@ func (d *decoder) envelope(r *Record) {
 	e := &r.Envelope
 	flags := d.byte()
 	e.SMTPUTF8, e.RequireTLS, r.Warned = flags&envUTF8 != 0, flags&envRequireTLS != 0, flags&envWarned != 0
+	zigzag := flags >> envPriority
+	e.Priority = int8(zigzag>>1) ^ -int8(zigzag&1)
 	e.Body, e.Ret = mail.BodyType(d.byte()), mail.Ret(d.byte())
 	local, domain := d.string(), d.string()
 	if local != "" || domain != "" {
 		e.From = d.address(local, domain)
 	}
 	e.EnvID = d.string()
-	if e.Body > mail.BodyBinary || e.Ret > mail.RetHeaders {
-		d.fail("a body type or RET that does not exist")
+	if e.Body > mail.BodyBinary || e.Ret > mail.RetHeaders || e.Priority < -mail.MaxPriority || e.Priority > mail.MaxPriority {
+		d.fail("a body type, RET or priority that does not exist")
 	}
 }
 

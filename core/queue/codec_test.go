@@ -18,7 +18,7 @@ func fullRecord() *Record {
 		ID: 42 << 22,
 		Envelope: mail.Envelope{
 			From: mail.MustParseAddress("ann@example.com"), EnvID: "QQ314159", Ret: mail.RetHeaders,
-			Body: mail.BodyBinary, SMTPUTF8: true, RequireTLS: true,
+			Body: mail.BodyBinary, SMTPUTF8: true, RequireTLS: true, Priority: -9,
 		},
 		Recipients: []Recipient{
 			{Recipient: mail.Recipient{Address: mail.MustParseAddress("bob@example.net")}},
@@ -27,7 +27,7 @@ func fullRecord() *Record {
 				State: Failed, Reply: mail.NewReply(550, "5.1.1", "no such mailbox\nreally"), Host: "mx.example.net", Time: when, Attempts: 3},
 			{Recipient: mail.Recipient{Address: mail.MustParseAddress("사람@[IPv6:2001:db8::1]")}, Attempts: 1},
 		},
-		Size: chunkSize + 1, Received: when, Next: when.Add(time.Hour), Attempts: 4, Warned: true, Held: "looks odd",
+		Size: chunkSize + 1, Received: when, Next: when.Add(time.Hour), Age: 3 * time.Hour, Clock: 90 * 24 * time.Hour, Attempts: 4, Warned: true, Held: "looks odd",
 		Meta: map[string]string{"user": "ann", "helo": "x", "": ""},
 		sums: []uint32{1, 0xffffffff},
 	}
@@ -51,6 +51,22 @@ func TestRecordComesBackAsItWas(t *testing.T) {
 		if again := appendRecord(nil, got); !bytes.Equal(again, b) {
 			t.Errorf("%s: encoded again it differs", name)
 		}
+	}
+}
+
+func TestEveryPriorityComesBack(t *testing.T) {
+	for p := int8(-mail.MaxPriority); p <= mail.MaxPriority; p++ {
+		r := fullRecord()
+		r.Envelope.Priority = p
+		b := appendRecord(nil, r)
+		if got, err := decodeRecord(r.ID, b); err != nil || got.Envelope.Priority != p || !got.Warned || !got.Envelope.RequireTLS {
+			t.Errorf("%d: %+v, %v", p, got, err)
+		}
+	}
+	r := fullRecord()
+	r.Envelope.Priority = mail.MaxPriority + 1
+	if _, err := decodeRecord(r.ID, appendRecord(nil, r)); err == nil {
+		t.Error("a priority that does not exist was read")
 	}
 }
 
@@ -98,7 +114,7 @@ func TestDecodeRefusesWhatNoEncoderWrites(t *testing.T) {
 		return b
 	}
 	cases := map[string][]byte{
-		"a later version":               change(0, recordVersion+1),
+		"a later version":               change(0, recordVersionAged+1),
 		"an unknown body type":          change(2, 3),
 		"an unknown RET":                change(3, 3),
 		"an address with controls":      bytes.Replace(good, []byte("ann"), []byte("a\r\n"), 1),

@@ -19,6 +19,7 @@ const (
 // guard watches the free space of a disk.
 type guard struct {
 	free    func() (int64, error) // nil: there is no disk to watch
+	ballast *ballast              // nil: none
 	minFree int64
 	start   time.Time
 	next    atomic.Int64 // when to look again, since start
@@ -71,9 +72,13 @@ func (g *guard) look() {
 	}
 	g.next.Store(int64(time.Since(g.start) + freshness))
 	g.written.Store(0)
-	free, err := g.free()
+	free, err := g.ask(needed)
 	if err != nil {
 		return
+	}
+	if g.ballast != nil {
+		g.ballast.takeAgain(free)
+		free -= g.ballast.owed.Load()
 	}
 	g.last.Store(free)
 	limit := g.minFree
@@ -83,12 +88,20 @@ func (g *guard) look() {
 	g.isFull.Store(free < limit)
 }
 
+// ask returns what is free. Where that is less than what was taken already wants, the ballast is given up.
+func (g *guard) ask(wanted int64) (free int64, err error) {
+	if free, err = g.free(); err == nil && free < wanted && g.ballast.giveUp() {
+		return g.free()
+	}
+	return free, err
+}
+
 // room returns ErrFull when the disk has no room to put n bytes into the store: on a full disk Badger would be killed.
 func (g *guard) room(n int64) error {
 	if g.free == nil {
 		return nil
 	}
-	if free, err := g.free(); err == nil && free < n+needed { // a disk that can't be asked is not guarded
+	if free, err := g.ask(n + needed); err == nil && free < n+needed { // a disk that can't be asked is not guarded
 		return fmt.Errorf("%w: %d MiB are free, and %d are needed to put the journal into the store; no message is lost",
 			ErrFull, free>>20, (n+needed)>>20)
 	}

@@ -35,7 +35,9 @@ func Open(dir string, o Options) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	return open(dir, o, newGuard(o.MinFree, func() (int64, error) { return diskFree(dir) }))
+	g := newGuard(o.MinFree, func() (int64, error) { return diskFree(dir) })
+	g.ballast = newBallast(dir, o.MinFree)
+	return open(dir, o, g)
 }
 
 // OpenReadOnly opens the queue in dir for Load and List, while no server runs. After a server that was killed it first
@@ -138,7 +140,7 @@ func open(dir string, o Options, disk *guard) (*Queue, error) {
 }
 
 func openLocked(dir string, o Options, disk *guard) (*Queue, error) {
-	if err := makeRoom(dir, o, freeOrPlenty); err != nil {
+	if err := makeRoom(dir, disk.ballast, freeOrPlenty); err != nil {
 		return nil, err
 	}
 	in, err := mend(dir)

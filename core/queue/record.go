@@ -41,14 +41,16 @@ type Recipient struct {
 }
 
 // Record is what the queue keeps of a message beside its content. It comes from Add, Load, Recover or List; its owner
-// may change Recipients, Next, Attempts, Warned and Held and give it to Settle.
+// may change Recipients, Next, Age, Clock, Attempts, Warned and Held and give it to Settle.
 type Record struct {
 	ID         ID
 	Envelope   mail.Envelope // To is nil: see Recipients
 	Recipients []Recipient
 	Size       int64 // of the content, in bytes
 	Received   time.Time
-	Next       time.Time // when it is due
+	Next       time.Time     // when it is due
+	Age        time.Duration // how long it has been waiting, where Clock is not 0
+	Clock      time.Duration // what the clock by which Age is counted showed then: see package schedule
 	Attempts   int
 	Warned     bool              // the sender was told of the delay
 	Held       string            // why an operator or a filter holds it; "" when not held

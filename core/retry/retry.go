@@ -1,6 +1,6 @@
 // Package retry says when a message is tried again, when its sender is told of the delay, and when it is given up.
 //
-// It is arithmetic on times: it reads no clock, keeps no state and cannot fail. A policy with nothing in it is usable:
+// It is arithmetic: it reads no clock, keeps no state and cannot fail. A policy with nothing in it is usable:
 // the zero values stand for the delays of RFC 5321, 4.5.4.1.
 package retry
 
@@ -49,31 +49,29 @@ func (p Policy) delay(attempt int) time.Duration {
 	return delays[min(max(attempt, 1), len(delays))-1]
 }
 
-// Expired reports whether a message is old enough to be given up. A clock that stepped back makes no message older.
-func (p Policy) Expired(received, now time.Time) bool {
-	return age(received, now) >= orDefault(p.Expire, defaultExpire)
-}
+// Expired reports whether a message is old enough to be given up.
+func (p Policy) Expired(age time.Duration) bool { return age >= p.Patience() }
+
+// Patience returns the age at which a message is given up.
+func (p Policy) Patience() time.Duration { return orDefault(p.Expire, defaultExpire) }
 
 // WarnDue reports whether the sender is to be told now that the message is late. A message is told of once, and no more
 // when it is given up anyway.
-func (p Policy) WarnDue(received, now time.Time, warned bool) bool {
-	if warned || p.WarnAfter < 0 || p.Expired(received, now) {
+func (p Policy) WarnDue(age time.Duration, warned bool) bool {
+	if warned || p.WarnAfter < 0 || p.Expired(age) {
 		return false
 	}
-	return age(received, now) >= orDefault(p.WarnAfter, defaultWarnAfter)
+	return age >= orDefault(p.WarnAfter, defaultWarnAfter)
 }
 
-// TellDue returns when the sender is to be told something the next time: of the delay, or that the message is given up.
-func (p Policy) TellDue(received time.Time, warned bool) time.Time {
-	after := orDefault(p.Expire, defaultExpire)
+// TellAge returns the age at which the sender is to be told something the next time: of the delay, or that the message is
+// given up.
+func (p Policy) TellAge(warned bool) time.Duration {
 	if !warned && p.WarnAfter >= 0 {
-		after = min(after, orDefault(p.WarnAfter, defaultWarnAfter))
+		return min(p.Patience(), orDefault(p.WarnAfter, defaultWarnAfter))
 	}
-	return received.Add(after)
+	return p.Patience()
 }
-
-// age compares wall clocks: a monotonic reading would not count the time that the machine slept.
-func age(received, now time.Time) time.Duration { return now.Round(0).Sub(received.Round(0)) }
 
 func orDefault(d, fallback time.Duration) time.Duration {
 	if d == 0 {

@@ -53,7 +53,6 @@ func TestNextStaysWithinTheJitter(t *testing.T) {
 }
 
 func TestExpiredAndWarnDue(t *testing.T) {
-	received := time.Date(2026, 3, 29, 0, 30, 0, 0, time.UTC)
 	for _, tt := range []struct {
 		name          string
 		p             Policy
@@ -71,33 +70,13 @@ func TestExpiredAndWarnDue(t *testing.T) {
 		{"own end", Policy{WarnAfter: time.Minute, Expire: time.Hour}, time.Hour, false, true, false},
 		{"no warning at all", Policy{WarnAfter: -1}, 4 * day, false, false, false},
 		{"a warning after the end never comes", Policy{WarnAfter: 6 * day}, 7 * day, false, true, false},
-		{"the clock stepped back an hour", Policy{}, -time.Hour, false, false, false},
-		{"the clock stepped back ten years", Policy{}, -3650 * day, false, false, false},
-		{"the clock stepped forward two hundred years", Policy{}, 200 * 365 * day, false, true, false},
 	} {
-		now := received.Add(tt.age)
-		if got := tt.p.Expired(received, now); got != tt.expired {
+		if got := tt.p.Expired(tt.age); got != tt.expired {
 			t.Errorf("%s: expired %v", tt.name, got)
 		}
-		if got := tt.p.WarnDue(received, now, tt.warned); got != tt.warn {
+		if got := tt.p.WarnDue(tt.age, tt.warned); got != tt.warn {
 			t.Errorf("%s: warn %v", tt.name, got)
 		}
-	}
-}
-
-// TestZonesDoNotCount crosses the change to summer time, which moves the hands of the clock and no time.
-func TestZonesDoNotCount(t *testing.T) {
-	berlin, err := time.LoadLocation("Europe/Berlin")
-	if err != nil {
-		t.Skip(err)
-	}
-	received := time.Date(2026, 3, 29, 1, 30, 0, 0, berlin)
-	p := Policy{Expire: time.Hour}
-	if p.Expired(received, time.Date(2026, 3, 29, 3, 29, 59, 0, berlin)) {
-		t.Error("expired before its hour was over")
-	}
-	if !p.Expired(received, time.Date(2026, 3, 29, 3, 30, 0, 0, berlin)) {
-		t.Error("not expired after an hour")
 	}
 }
 
@@ -106,9 +85,9 @@ func TestFiveDays(t *testing.T) {
 	p := Policy{}
 	received := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	now, attempts, warnings := received, 0, 0
-	for !p.Expired(received, now) {
+	for !p.Expired(now.Sub(received)) {
 		attempts++
-		if p.WarnDue(received, now, warnings > 0) {
+		if p.WarnDue(now.Sub(received), warnings > 0) {
 			warnings++
 		}
 		now = p.Next(attempts, now, 0.5)
@@ -119,15 +98,14 @@ func TestFiveDays(t *testing.T) {
 	}
 }
 
-// TestTellDue: the first moment at which WarnDue or Expired says yes.
-func TestTellDue(t *testing.T) {
-	received := time.Date(2026, 3, 29, 0, 30, 0, 0, time.UTC)
+// TestTellAge: the first age at which WarnDue or Expired says yes.
+func TestTellAge(t *testing.T) {
 	for _, p := range []Policy{{}, {WarnAfter: -1}, {WarnAfter: time.Minute, Expire: time.Hour}, {WarnAfter: time.Hour, Expire: time.Minute}} {
 		for _, warned := range []bool{false, true} {
-			at := p.TellDue(received, warned)
-			says := func(now time.Time) bool { return p.Expired(received, now) || p.WarnDue(received, now, warned) }
-			if !says(at) || says(at.Add(-1)) {
-				t.Errorf("%+v, warned %t: told after %s", p, warned, at.Sub(received))
+			at := p.TellAge(warned)
+			says := func(age time.Duration) bool { return p.Expired(age) || p.WarnDue(age, warned) }
+			if !says(at) || says(at-1) {
+				t.Errorf("%+v, warned %t: told after %s", p, warned, at)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package schedule
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pabal-mta/mta/core/deliver"
@@ -52,6 +53,7 @@ type job struct {
 	outcomes []deliver.Outcome // one for each of to, or none; a zero Class has been dealt with
 	probe    bool              // it finds out whether the site takes connections again
 	word     *deliver.Outcome  // of a site that takes none: it is not asked, and this is the answer
+	stranded bool              // its site is not asked
 	skip     bool              // an operator wants something else done
 }
 
@@ -172,12 +174,16 @@ func (s *Schedule) begin(j *job) {
 	}
 	t := j.site.trouble
 	switch {
-	case t == nil || t.failures < s.settings.Load().limits.SiteFailures:
 	case s.shut(j.site, time.Now()):
-		word := t.outcome
-		j.word = &word
+		var word deliver.Outcome
+		if x := j.site.suspended; x != nil {
+			word = x.outcome()
+		} else {
+			word = t.outcome
+		}
+		j.word, j.stranded = &word, true
 		return
-	default:
+	case t != nil && t.failures >= s.settings.Load().limits.SiteFailures:
 		t.probing, j.probe = true, true
 	}
 	s.spend(j.site.dest)
@@ -236,8 +242,7 @@ func (s *Schedule) load(j *job) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.giveBack(j)
-	s.leave(l.entry)
-	s.settleIn(l.entry, moved.home)
+	s.move(l.entry, moved.home)
 	s.table.become(l.entry, ready)
 	s.spread(moved)
 	return false
@@ -361,6 +366,7 @@ func (s *Schedule) climb(st *site) {
 	switch {
 	case st.trouble != nil:
 		st.trouble, st.ramp = nil, slowStart
+		s.callBack(st)
 	case st.ramp > 0:
 		st.ramp++
 	default:
@@ -440,6 +446,14 @@ func (l *lease) hasNews() bool {
 		}
 	}
 	return false
+}
+
+// stranded reports whether what is left of the message waits for a site that is not asked.
+func (l *lease) stranded(home siteKey) bool {
+	if l.first.key == home {
+		return l.first.stranded
+	}
+	return slices.ContainsFunc(l.more, func(j *job) bool { return j.key == home && j.stranded })
 }
 
 // hurry records what has ended of a lease whose slowest job takes too long. s.mu is held.

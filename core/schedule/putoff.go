@@ -14,54 +14,56 @@ import (
 // It is no attempt and counts as none. The one thing that may not wait for the site is what a sender has to be told: a
 // message that is old enough for that is taken as ever.
 
-// of notes what is to be known of a message while it waits. The second is the one after: taken too early, nothing would be told.
-func (e *entry) of(rec *queue.Record) {
-	e.received, e.warned = uint32(max(rec.Received.Unix()+1, 0)), rec.Warned
-}
+// of notes what is to be known of a message while it waits.
+func (e *entry) of(rec *queue.Record) { e.warned, e.lane = rec.Warned, laneOf(rec.Envelope.Priority) }
 
-// shut reports a site that takes no connections and is not to be asked now. s.mu is held.
+// shut reports a site that is not to be asked now: it takes no connections, or is suspended. s.mu is held.
 func (s *Schedule) shut(st *site, now time.Time) bool {
 	t := st.trouble
-	return t != nil && t.failures >= s.settings.Load().limits.SiteFailures && (t.probing || now.Before(t.until))
+	return st.suspended != nil || t != nil && t.failures >= s.settings.Load().limits.SiteFailures && (t.probing || now.Before(t.until))
 }
 
 // mayPutOff reports an entry that has nothing to gain from being taken now. A new message is not put off: its first
 // attempt is being waited for, and its record shall say why it was not delivered. s.mu is held.
 func (s *Schedule) mayPutOff(at uint32, now time.Time) bool {
 	e := s.table.at(at)
-	return !e.busy && e.kib == 0 && s.shut(s.sites.list[e.site], now) && now.Before(s.tellDue(e))
+	return !e.busy && e.kib == 0 && s.shut(s.sites.list[e.site], now) && now.Before(s.tellDue(e, now))
 }
 
-// tellDue returns when the sender of a waiting message has to be told something.
-func (s *Schedule) tellDue(e *entry) time.Time {
-	return s.settings.Load().retry.TellDue(time.Unix(int64(e.received), 0), e.warned)
-}
-
-// putOff has an entry wait until its site has been asked again. They come back one by one: the first
-// asks, and if the site is there again the backlog is not upon it at once. s.mu is held.
+// putOff has an entry wait until its site has been asked again, or its suspension ends. They come up one by one: the first asks,
+// and calls the others back if the site is there again. s.mu is held.
 func (s *Schedule) putOff(at uint32, now time.Time) {
 	e := s.table.at(at)
-	due := s.sites.list[e.site].trouble.until
-	if due.Before(now) {
-		due = now
+	e.stranded = true
+	st, due := s.sites.list[e.site], now.Add(lookAgain)
+	if st.suspended == nil {
+		if due = st.trouble.until; due.Before(now) {
+			due = now
+		}
+		spread := s.settings.Load().retry.Next(1, now, 0).Sub(now)
+		due = due.Add(time.Duration(rand.Float64() * float64(spread)))
 	}
-	spread := s.settings.Load().retry.Next(1, now, 0).Sub(now)
-	due = due.Add(time.Duration(rand.Float64() * float64(spread)))
-	if tell := s.tellDue(e); tell.Before(due) {
+	if tell := s.tellDue(e, now); tell.Before(due) {
 		due = tell
 	}
 	s.wait(at, due)
 }
 
-// passOver puts off what stands at the head of a site's list. The caller is one of its workers, which keeps the site from
+// lookAgain is how often what is suspended comes up, since the policy may be another.
+const lookAgain = time.Hour
+
+// passOver puts off what stands at the head of a site's lanes. The caller is one of its workers, which keeps the site from
 // being forgotten while others have the lock for a moment. s.mu is held.
 func (s *Schedule) passOver(st *site) {
 	now := time.Now()
-	for n := 1; st.due != 0 && s.mayPutOff(st.due, now); n++ {
-		s.putOff(s.popDue(st), now)
-		if n%ripenAtOnce == 0 {
-			s.mu.Unlock()
-			s.mu.Lock()
+	for i := range st.lanes {
+		l := &st.lanes[i]
+		for n := 1; l.due != 0 && s.mayPutOff(l.due, now); n++ {
+			s.putOff(s.popDue(st, l), now)
+			if n%ripenAtOnce == 0 {
+				s.mu.Unlock()
+				s.mu.Lock()
+			}
 		}
 	}
 }

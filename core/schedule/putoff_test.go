@@ -155,3 +155,17 @@ func TestVerbsOnPutOff(t *testing.T) {
 		did(t, 1)(w.Release(ids[:1]))
 	})
 }
+
+// TestLoneMessageOfADeadHost: what is known of a host is not forgotten between the attempts of the only message for it.
+func TestLoneMessageOfADeadHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.net.answer = byDomain(map[string]deliver.Outcome{"dead.example": dead})
+		begin := time.Now()
+		w.accept(message("bob@dead.example"))
+		time.Sleep(21 * time.Minute) // three attempts
+		if st := w.Stats(1); st.Failing != 1 || st.Top[0].Failures != 3 || !st.Top[0].Since.Equal(begin) {
+			t.Errorf("after %d attempts: %+v", len(w.net.made()), st)
+		}
+	})
+}

@@ -8,7 +8,6 @@ import (
 	"github.com/pabal-mta/mta/core/bounce"
 	"github.com/pabal-mta/mta/core/event"
 	"github.com/pabal-mta/mta/core/queue"
-	"github.com/pabal-mta/mta/core/retry"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
 
@@ -71,6 +70,7 @@ func (r *Report) Write(f mail.Failure, n mail.Notice) (*queue.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	envelope.Priority = e.Priority // RFC 6710: as urgent as what it tells of
 	return &queue.Message{Envelope: envelope, Content: mail.Bytes(raw)}, nil
 }
 
@@ -143,7 +143,7 @@ func (s *Schedule) warn(l *lease, t *tally) {
 // on a report but once, to the postmaster (RFC 5321, 6.1).
 func (s *Schedule) report(l *lease, t *tally, r *Report) error {
 	policy := &s.settings.Load().retry
-	r.Record, r.Content, r.Expires = l.rec, l.content, deadline(policy, l.rec.Received)
+	r.Record, r.Content, r.Expires = l.rec, l.content, t.now.Add(policy.Patience()-t.age)
 	m, err := s.o.Bounce(s.ctx, r)
 	if err != nil || m == nil {
 		return err
@@ -180,12 +180,4 @@ func kindName(k mail.FailureKind) string {
 
 func (s *Schedule) warnOf(l *lease, reason string, err error) {
 	s.o.Events.Emit(event.Event{Name: event.Warning, ID: l.name, Reason: reason, Err: err})
-}
-
-// deadline returns when a message is given up.
-func deadline(p *retry.Policy, received time.Time) time.Time {
-	if p.Expire > 0 {
-		return received.Add(p.Expire)
-	}
-	return received.AddDate(0, 0, 5) // what package retry takes when nothing is set
 }

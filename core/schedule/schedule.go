@@ -114,8 +114,10 @@ type Schedule struct {
 	settling     int       // leases that wait for the queue
 	room         sync.Cond // fewer are settling now
 	memory       int64     // bytes of content that leases hold
-	lag          int64     // KiB of new messages whose first attempt has not ended
+	recall       recall
+	lag          int64 // KiB of new messages whose first attempt has not ended
 	pace         pace
+	wall         wall // of the clock goroutine alone
 	started      bool
 	stopping     bool
 }
@@ -135,6 +137,7 @@ func New(o Options) *Schedule {
 	s.room.L = &s.mu
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.table.init()
+	s.wall.start = s.table.base.Round(0)
 	s.sites.init()
 	return s
 }
@@ -163,6 +166,7 @@ func (s *Schedule) Start(ctx context.Context) error {
 		return errors.New("a schedule is started once")
 	}
 	s.started = true
+	s.table.begin(time.Now())
 	s.running.Go(s.clock)
 	for _, st := range s.sites.list {
 		if st != nil {
@@ -181,26 +185,24 @@ func (s *Schedule) remember(rec *queue.Record) {
 	if !isNew {
 		return
 	}
-	s.table.at(at).of(rec)
+	e, now := s.table.at(at), time.Now()
+	e.of(rec)
+	s.table.bear(e, rec, now)
 	s.settleIn(at, home)
 	if rec.Held != "" {
 		s.table.become(at, held)
 		return
 	}
-	due := rec.Next
-	if rec.Attempts > 0 { // by a clock that was ahead it may be far off
-		if latest := s.settings.Load().retry.Latest(time.Now()); latest.Before(due) {
-			due = latest
-		}
-	}
-	s.wait(at, due)
+	e.stranded = s.sites.list[e.site].suspended != nil
+	s.wait(at, s.dueAgain(rec, now))
 }
 
 // Offer takes a message that was just added to the queue. Its first attempt uses the content given, as long as the budget
 // of memory allows, and then reads nothing from the disk; without a content it reads it. It never blocks; after Stop it does nothing, since the message
 // is in the queue.
 func (s *Schedule) Offer(rec *queue.Record, content mail.Content) {
-	if rec.Held != "" || rec.Next.After(time.Now()) {
+	now := time.Now()
+	if rec.Held != "" || s.dueAgain(rec, now).After(now) {
 		s.remember(rec)
 		return
 	}
@@ -217,6 +219,7 @@ func (s *Schedule) Offer(rec *queue.Record, content mail.Content) {
 	l.entry = at
 	e := s.table.at(at)
 	e.of(rec)
+	s.table.bear(e, rec, now)
 	e.kib = kib(rec.Size)
 	s.lag += int64(e.kib)
 	s.settleIn(at, l.home)
@@ -246,6 +249,7 @@ func (s *Schedule) clock() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		s.watchWall(time.Now())
 		wait, over := s.ripen()
 		if over {
 			return
@@ -259,8 +263,8 @@ func (s *Schedule) clock() {
 }
 
 const (
-	ripenAtOnce = 512       // entries that become due under one hold of the lock
-	longWait    = time.Hour // the clock looks at least so often
+	ripenAtOnce = 512         // entries that become due under one hold of the lock
+	longWait    = time.Minute // the clock looks at least so often
 )
 
 // ripen makes ready what is due and returns how long nothing else will be.
@@ -269,6 +273,9 @@ func (s *Schedule) ripen() (wait time.Duration, over bool) {
 	defer s.mu.Unlock()
 	now := time.Now()
 	paced := s.pour(now)
+	if s.search(now) {
+		paced = 0
+	}
 	for range ripenAtOnce {
 		at, due, ok := s.table.first()
 		if !ok {

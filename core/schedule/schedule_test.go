@@ -387,18 +387,18 @@ func TestRecover(t *testing.T) {
 		stopped := message("held@example.net")
 		stopped.Held = "quarantine"
 		q.add(stopped)
-		future := q.add(message("tomorrow@example.net"))
+		waits := q.add(message("waits@example.net"))
 		q.mu.Lock()
-		q.records[future.ID].Next = time.Now().Add(24 * time.Hour)
+		q.records[waits.ID].Attempts, q.records[waits.ID].Next = 1, time.Now().Add(20*time.Minute)
 		q.mu.Unlock()
 		w.start()
 		synctest.Wait()
 		if st := w.Stats(9); len(w.net.made()) != 3 || st.Held != 1 || st.Waiting != 1 {
 			t.Errorf("%d attempts, %+v", len(w.net.made()), st)
 		}
-		time.Sleep(24 * time.Hour)
+		time.Sleep(20 * time.Minute)
 		synctest.Wait()
-		if len(w.net.to("tomorrow@example.net")) != 1 || len(w.net.to("held@example.net")) != 0 {
+		if len(w.net.to("waits@example.net")) != 1 || len(w.net.to("held@example.net")) != 0 {
 			t.Errorf("%+v", w.net.made())
 		}
 		if err := w.Start(t.Context()); err == nil {

@@ -16,6 +16,7 @@ import (
 // tally is what one recording of a lease comes to.
 type tally struct {
 	now       time.Time
+	age       time.Duration
 	early     bool // jobs are open, and not late: only what was delivered is recorded
 	final     bool // no job is open: the message is given back
 	op        operation
@@ -36,7 +37,12 @@ func (s *Schedule) record(l *lease) {
 	t.early = !t.final && !l.late
 	batch := l.ended
 	l.ended = nil
-	if e := s.table.at(l.entry); t.final && e.busy {
+	e := s.table.at(l.entry)
+	t.age = s.table.age(e, t.now)
+	if l.rec != nil {
+		l.rec.Age, l.rec.Clock = t.age, s.table.clock(t.now)
+	}
+	if t.final && e.busy {
 		t.op = s.ops[l.id]
 		delete(s.ops, l.id)
 		e.busy = false
@@ -126,7 +132,7 @@ func (s *Schedule) conclude(l *lease, t *tally) {
 		if t.op.kind == doBounce {
 			s.giveUp(rec, t, removed(t.op.reason), queue.Failed)
 		}
-		if l.tried && s.ctx.Err() == nil && policy.Expired(rec.Received, t.now) {
+		if l.tried && s.ctx.Err() == nil && policy.Expired(t.age) {
 			s.giveUp(rec, t, expired, queue.Expired)
 		}
 		if l.tried {
@@ -142,7 +148,7 @@ func (s *Schedule) conclude(l *lease, t *tally) {
 		rec.Held = ""
 		return
 	}
-	if l.tried && policy.WarnDue(rec.Received, t.now, rec.Warned) {
+	if l.tried && policy.WarnDue(t.age, rec.Warned) {
 		s.warn(l, t)
 	}
 	s.reschedule(l, t)
@@ -235,8 +241,8 @@ func (s *Schedule) giveHome(l *lease, t *tally) {
 	}
 	s.caughtUp(e)
 	e.of(l.rec)
-	s.leave(at)
-	s.settleIn(at, t.home)
+	e.stranded = l.stranded(t.home)
+	s.move(at, t.home)
 	switch {
 	case l.rec.Held != "":
 		s.table.become(at, held)

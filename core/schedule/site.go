@@ -32,32 +32,56 @@ func keyOf(r *route.Route, a mail.Address) siteKey {
 	}
 }
 
-// site is a destination and what is ready for it: jobs, whose messages are in memory, and entries, whose messages are
-// read when a worker comes to them. Both lists are linked through what they hold, so that a long one costs nothing more.
+// lane is what is ready at a site and as urgent: jobs, whose messages are in memory, and entries, whose messages are read when a
+// worker comes to them. Both lists are linked through what they hold, so that a long one costs nothing more.
+type lane struct {
+	jobs    *job
+	lastJob *job
+	due     uint32
+	lastDue uint32
+}
+
+func (l *lane) hasWork() bool { return l.jobs != nil || l.due != 0 }
+
+// lanes is how many priorities are told apart (RFC 6710 has 19, and is content with fewer): above, at and below 0.
+const lanes = 3
+
+func laneOf(priority int8) uint8 {
+	switch {
+	case priority > 0:
+		return 0
+	case priority == 0:
+		return 1
+	}
+	return 2
+}
+
+// site is a destination and what is ready for it.
 type site struct {
 	key       siteKey
-	index     uint32
-	entries   int // that wait for it, in any state
-	leases    int // jobs that are ready or running
+	lanes     [lanes]lane // what is ready, the urgent first
+	entries   int         // that wait for it, in any state
+	leases    int         // jobs that are ready or running
+	readyJobs int         // in all lanes
+	readyDue  int
 	active    int // workers
 	starting  int // of these, have taken nothing yet
-	jobs      *job
-	lastJob   *job
-	due       uint32
-	lastDue   uint32
-	readyJobs int
-	readyDue  int
-	turn      bool  // whose turn it is: due, else jobs
-	hungry    bool  // in the list of sites that wait for a slot
-	nextSite  *site // in that list
-	trouble   *trouble
 	ramp      int // workers that it may have so soon after its trouble; 0: as many as the limits say
+	trouble   *trouble
+	suspended *Suspension
+	nextSite  *site // in the list of sites that wait for a slot
 
 	dest     *destination // whose limits it keeps; nil: those of every site
-	queued   bool         // in the list of those that wait for that
 	hosts    []string     // that it sends to, as they were last asked for
-	asked    bool         // they were, at least once
 	askAgain time.Time
+
+	// Side by side, since there may be as many sites as messages.
+	index  uint32
+	turns  uint8 // see lane
+	turn   bool  // whose turn it is: due, else jobs
+	hungry bool  // in the list of sites that wait for a slot
+	queued bool  // in the list of those that wait for dest
+	asked  bool  // hosts were, at least once
 }
 
 // trouble is what is known of a site that takes no connections.
@@ -75,6 +99,8 @@ type sites struct {
 	unused []uint32
 	byKey  map[siteKey]*site
 	hungry struct{ first, last *site }
+
+	suspensions []Suspension
 }
 
 func (ss *sites) init() { ss.byKey = map[siteKey]*site{} }
@@ -86,7 +112,7 @@ func (ss *sites) get(key siteKey) *site {
 	}
 	// The copies keep no larger string alive.
 	key = siteKey{strings.Clone(key.route), strings.Clone(key.domain)}
-	st := &site{key: key}
+	st := &site{key: key, suspended: ss.suspension(key)}
 	if n := len(ss.unused); n > 0 {
 		st.index, ss.unused = ss.unused[n-1], ss.unused[:n-1]
 		ss.list[st.index] = st
@@ -135,23 +161,43 @@ func (ss *sites) feed() *site {
 	return st
 }
 
-func (st *site) hasWork() bool { return st.jobs != nil || st.due != 0 }
+func (st *site) hasWork() bool { return st.readyJobs+st.readyDue > 0 }
+
+// lowTurn is how often the least urgent comes first, so that it gets on beside an endless stream of what is more urgent.
+const lowTurn = 8
+
+// lane returns the lane whose turn it is; there is work.
+func (st *site) lane() *lane {
+	if st.turns++; st.turns%lowTurn == 0 {
+		for i := lanes - 1; i > 0; i-- {
+			if st.lanes[i].hasWork() {
+				return &st.lanes[i]
+			}
+		}
+	}
+	i := 0
+	for !st.lanes[i].hasWork() {
+		i++
+	}
+	return &st.lanes[i]
+}
 
 func (st *site) pushJob(j *job) {
+	l := &st.lanes[laneOf(j.lease.rec.Envelope.Priority)]
 	j.next = nil
-	if st.lastJob == nil {
-		st.jobs = j
+	if l.lastJob == nil {
+		l.jobs = j
 	} else {
-		st.lastJob.next = j
+		l.lastJob.next = j
 	}
-	st.lastJob = j
+	l.lastJob = j
 	st.readyJobs++
 }
 
-func (st *site) popJob() *job {
-	j := st.jobs
-	if st.jobs = j.next; st.jobs == nil {
-		st.lastJob = nil
+func (st *site) popJob(l *lane) *job {
+	j := l.jobs
+	if l.jobs = j.next; l.jobs == nil {
+		l.lastJob = nil
 	}
 	j.next = nil
 	st.readyJobs--
@@ -159,21 +205,23 @@ func (st *site) popJob() *job {
 }
 
 func (s *Schedule) pushDue(st *site, at uint32) {
-	s.table.at(at).link = 0
-	if st.lastDue == 0 {
-		st.due = at
+	e := s.table.at(at)
+	e.link = 0
+	l := &st.lanes[e.lane]
+	if l.lastDue == 0 {
+		l.due = at
 	} else {
-		s.table.at(st.lastDue).link = at
+		s.table.at(l.lastDue).link = at
 	}
-	st.lastDue = at
+	l.lastDue = at
 	st.readyDue++
 }
 
-func (s *Schedule) popDue(st *site) uint32 {
-	at := st.due
+func (s *Schedule) popDue(st *site, l *lane) uint32 {
+	at := l.due
 	e := s.table.at(at)
-	if st.due = e.link; st.due == 0 {
-		st.lastDue = 0
+	if l.due = e.link; l.due == 0 {
+		l.lastDue = 0
 	}
 	e.link = 0
 	st.readyDue--
@@ -185,6 +233,14 @@ func (s *Schedule) settleIn(at uint32, key siteKey) {
 	st := s.sites.get(key)
 	st.entries++
 	s.table.at(at).site = st.index
+}
+
+// move makes an entry wait for another site, or for the same one, of which nothing is forgotten then. s.mu is held.
+func (s *Schedule) move(at uint32, key siteKey) {
+	old := s.sites.list[s.table.at(at).site]
+	s.settleIn(at, key)
+	old.entries--
+	s.sites.tidy(old)
 }
 
 // leave takes an entry from its site. s.mu is held.
@@ -216,7 +272,7 @@ func (s *Schedule) mayConnect(st *site) int {
 	switch {
 	case s.undecided(st):
 		return 1 // which finds out
-	case st.trouble != nil:
+	case st.trouble != nil, st.suspended != nil:
 		return min(n, slowStart)
 	case st.ramp > 0:
 		return min(n, st.ramp)
@@ -370,16 +426,17 @@ func (s *Schedule) handOver(from *site) *site {
 	return nil
 }
 
-// pick takes what is ready at a site: in turn what is in memory and what must be read, so that neither holds up the
-// other. s.mu is held.
+// pick takes what is ready at a site, the most urgent first, and of that in turn what is in memory and what must be read, so that
+// neither holds up the other. s.mu is held.
 func (s *Schedule) pick(st *site) *job {
 	st.turn = !st.turn
-	if st.jobs != nil && (st.turn || st.due == 0) {
-		j := st.popJob()
+	from := st.lane()
+	if from.jobs != nil && (st.turn || from.due == 0) {
+		j := st.popJob(from)
 		s.begin(j)
 		return j
 	}
-	at := s.popDue(st)
+	at := s.popDue(st, from)
 	s.table.become(at, leased)
 	id := s.table.at(at).id
 	l := &lease{entry: at, id: id, name: id.String(), open: 1}

@@ -7,16 +7,17 @@ import (
 
 // Stats is what the schedule is at.
 type Stats struct {
-	Waiting  int   // for their time
-	Ready    int   // due, for a connection
-	Leased   int   // being attempted or recorded
-	Held     int   // for the operator
-	Active   int   // attempts that are running
-	Memory   int64 // bytes of new messages in memory
-	Pressure float64
-	Sites    int
-	Failing  int         // sites that take no connections
-	Top      []SiteStats // the sites with most messages, and failing ones before others
+	Waiting   int   // for their time
+	Ready     int   // due, for a connection
+	Leased    int   // being attempted or recorded
+	Held      int   // for the operator
+	Active    int   // attempts that are running
+	Memory    int64 // bytes of new messages in memory
+	Pressure  float64
+	Sites     int
+	Failing   int         // sites that take no connections
+	Suspended int         // sites that an operator has suspended
+	Top       []SiteStats // the sites with most messages, and suspended and failing ones before others
 }
 
 // SiteStats is what is known of one site.
@@ -30,7 +31,8 @@ type SiteStats struct {
 	Since     time.Time
 	Next      time.Time // no connection before
 	LastReply string    // why the last one failed
-	Ramp      int       // connections that it may have so soon after it failed; 0: as many as the limits say
+	Suspended *Suspension
+	Ramp      int // connections that it may have so soon after it failed; 0: as many as the limits say
 }
 
 // Stats returns the figures, with at most top sites.
@@ -46,6 +48,9 @@ func (s *Schedule) Stats(top int) Stats {
 		if site.trouble != nil {
 			st.Failing++
 		}
+		if site.suspended != nil {
+			st.Suspended++
+		}
 		st.Top = among(st.Top, site, top)
 	}
 	return st
@@ -58,6 +63,7 @@ func among(list []SiteStats, st *site, top int) []SiteStats {
 	}
 	v := SiteStats{
 		Route: st.key.route, Domain: st.key.domain, Messages: st.entries, Ready: st.readyJobs + st.readyDue, Active: st.active, Ramp: st.ramp,
+		Suspended: st.suspended,
 	}
 	if st.key == nowhere {
 		v.Domain, v.LastReply = "", noRoute.String()
@@ -73,9 +79,9 @@ func among(list []SiteStats, st *site, top int) []SiteStats {
 	return list[:min(len(list), top)]
 }
 
-// before sorts failing sites first, then long ones, then by name.
+// before sorts failing and suspended sites first, then long ones, then by name.
 func before(a, b SiteStats) int {
-	if fa, fb := a.Failures > 0, b.Failures > 0; fa != fb {
+	if fa, fb := a.stuck(), b.stuck(); fa != fb {
 		if fa {
 			return -1
 		}
@@ -89,3 +95,5 @@ func before(a, b SiteStats) int {
 	}
 	return 1
 }
+
+func (s *SiteStats) stuck() bool { return s.Failures > 0 || s.Suspended != nil }

@@ -25,10 +25,13 @@ type entry struct {
 	site     uint32 // index of the site that it waits for
 	link     uint32 // ready: the next entry of the site's list, 0 for none; else: place in the heap + 1, 0 for none
 	kib      uint32 // counted as lag, in KiB; 0 once the first attempt has ended
-	received uint32 // Unix seconds
+	born     int32  // seconds by the queue's clock; unborn: the age in seconds
 	state    state
+	lane     uint8
 	warned   bool // its sender was told of the delay
 	busy     bool // an operation waits for it, in Schedule.ops
+	unborn   bool // the queue's clock does not go yet
+	stranded bool // it waits because its site is not asked, and is called back when it is
 }
 
 const chunkBits = 12
@@ -47,6 +50,8 @@ type table struct {
 	unused []uint32
 	used   uint32 // entries ever used
 	base   time.Time
+	origin time.Duration // what the queue's clock showed at base; 0: it does not go yet
+	latest time.Duration // what it showed at last, as the records say
 	byID   map[queue.ID]uint32
 	heap   []alarm
 	count  [states]int

@@ -26,7 +26,7 @@ type operation struct {
 }
 
 // Retry makes messages due now, also those to sites that are left alone for a while, and returns how many. A message that
-// is being attempted is tried again right after; one that is held stays held.
+// is being attempted is tried again right after; one that is held stays held, and one whose destination is suspended waits.
 func (s *Schedule) Retry(ids []queue.ID) (n int, err error) {
 	return s.operate(ids, operation{kind: doRetry})
 }
@@ -107,7 +107,8 @@ func (s *Schedule) take(id queue.ID, op operation) (l *lease, done bool) {
 		delete(s.ops, id)
 		e.busy = false
 		return nil, true
-	case op.kind == doRelease && e.state != held, op.kind == doHold && e.state == held, op.kind == doRetry && e.state == held:
+	case op.kind == doRelease && e.state != held, op.kind == doHold && e.state == held, op.kind == doRetry && e.state == held,
+		op.kind == doRetry && s.sites.list[e.site].suspended != nil:
 		return nil, false
 	case op.kind == doRetry && e.state != leased:
 		s.hasten(at)

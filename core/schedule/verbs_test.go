@@ -191,10 +191,11 @@ func TestRetryWakesSite(t *testing.T) {
 		w.net.mu.Unlock()
 		did(t, 1)(w.Retry(ids[:1]))
 		synctest.Wait()
-		if w.queue.size() != 49 {
-			t.Fatalf("%d left", w.queue.size())
+		left := w.queue.size() // those that were not asked for while it was dead come up by themselves
+		if left >= defaultSiteConnections {
+			t.Fatalf("%d left", left)
 		}
-		did(t, 49)(w.Retry(ids))
+		did(t, left)(w.Retry(ids))
 		synctest.Wait()
 		if w.queue.size() != 0 {
 			t.Errorf("%d left", w.queue.size())

@@ -16,6 +16,7 @@ type Caps struct {
 	UTF8       bool     // RFC 6531
 	DSN        bool     // RFC 3461
 	RequireTLS bool     // RFC 8689
+	Priority   bool     // RFC 6710
 	Size       bool     // RFC 1870: the SIZE parameter is known
 	MaxSize    int64    // the largest message that is taken; 0: not said
 	Auth       []string // mechanisms, upper case (RFC 4954)
@@ -51,6 +52,8 @@ func (c *Caps) add(line []byte) {
 		c.DSN = true
 	case "REQUIRETLS":
 		c.RequireTLS = true
+	case "MT-PRIORITY":
+		c.Priority = true
 	case "SIZE":
 		c.setSize(words[1:])
 	case "AUTH":

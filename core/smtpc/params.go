@@ -28,6 +28,9 @@ func (c *Conn) appendMail(b []byte, env *mail.Envelope, size int64, utf8Needed b
 	if env.RequireTLS && c.caps.RequireTLS {
 		b = append(b, " REQUIRETLS"...)
 	}
+	if env.Priority != 0 && c.caps.Priority {
+		b = strconv.AppendInt(append(b, " MT-PRIORITY="...), int64(env.Priority), 10)
+	}
 	if c.caps.DSN {
 		if r := env.Ret.String(); r != "" {
 			b = append(append(b, " RET="...), r...)

@@ -99,10 +99,10 @@ func TestReplyByteByByte(t *testing.T) {
 func TestCaps(t *testing.T) {
 	var c Caps
 	for _, line := range []string{"pipelining", "StartTLS", "8bitmime", "chunking", "BINARYMIME", "smtputf8", "dsn", "size 1000",
-		"auth plain Login", "AUTH=LOGIN CRAM-MD5", "", "  ", "X-NONSENSE \x00", "requiretls"} {
+		"auth plain Login", "AUTH=LOGIN CRAM-MD5", "", "  ", "X-NONSENSE \x00", "requiretls", "mt-priority MIXER"} {
 		c.add([]byte(line))
 	}
-	if !c.Pipelining || !c.StartTLS || !c.EightBit || !c.Chunking || !c.Binary || !c.UTF8 || !c.DSN || !c.RequireTLS || c.MaxSize != 1000 {
+	if !c.Pipelining || !c.StartTLS || !c.EightBit || !c.Chunking || !c.Binary || !c.UTF8 || !c.DSN || !c.RequireTLS || !c.Priority || c.MaxSize != 1000 {
 		t.Errorf("got %+v", c)
 	}
 	if got := strings.Join(c.Auth, " "); got != "PLAIN LOGIN CRAM-MD5" {

@@ -248,6 +248,25 @@ func TestParameters(t *testing.T) {
 	w.finish(t)
 }
 
+// TestPriority: it is said to a peer that knows it, and a message without one says nothing.
+func TestPriority(t *testing.T) {
+	for priority, want := range map[int8]string{0: "", -4: " MT-PRIORITY=-4", 9: " MT-PRIORITY=9"} {
+		for _, offer := range []string{"250 MT-PRIORITY", "250 HELP"} {
+			if offer == "250 HELP" {
+				want = ""
+			}
+			c, w := open(t, "C: EHLO me.example\nS! 250-mx.example\\r\\n"+offer+"\\r\\n\nC: MAIL FROM:<>"+want+
+				"\nS: 250 ok\nC: RCPT TO:<b@y.example>\nS: 250 ok\nC: DATA\nS: 354 go\nC. Subject: x\\r\\n\\r\\nbody\\r\\n\nS: 250 ok")
+			env := envelope("", "b@y.example")
+			env.Priority = priority
+			if results, err := c.Send(t.Context(), env, mail.Bytes([]byte(short))); err != nil {
+				t.Error(told(results), err)
+			}
+			w.finish(t)
+		}
+	}
+}
+
 // What the peer can't take is refused by us, and recipients that it can take are served.
 func TestObstacles(t *testing.T) {
 	eight, binary, wideFrom, tlsOnly := envelope("", "b@y.example"), envelope("", "b@y.example"), envelope("ä@x.example", "b@y.example"), envelope("", "b@y.example")

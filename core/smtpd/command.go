@@ -212,6 +212,9 @@ func (d *desk) mailLine(arg string, _ []byte) []byte {
 	if err != nil {
 		return d.tell(mail.NewReply(501, "5.1.7", "that is not a sender's address"))
 	}
+	if params, p.priority, ok = cutPriority(params); !ok {
+		return d.tell(mail.NewReply(501, "5.5.4", "MT-PRIORITY is one whole number from -9 to 9")) // RFC 6710
+	}
 	d.path = p
 	return d.pathLine("MAIL FROM:<", params)
 }

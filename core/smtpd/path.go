@@ -12,6 +12,8 @@ import (
 type path struct {
 	address mail.Address
 	utf8    bool // it was written with other characters than US-ASCII
+
+	priority int8 // of MAIL
 }
 
 // parsePath reads a Path (RFC 5321, 4.1.2) and returns what follows it, its parameters. A source route is read and

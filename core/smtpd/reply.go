@@ -184,6 +184,9 @@ func (e *edge) editEHLO(last bool, line []byte) {
 		if e.desk.info.TLS != nil {
 			e.out = append(e.out, "250-REQUIRETLS\r\n"...) // RFC 8689, 2
 		}
+		if priority := "250-MT-PRIORITY\r\n"; !e.hidden([]byte(priority)) {
+			e.out = append(e.out, priority...) // RFC 6710
+		}
 	}
 	if e.hidden(line) {
 		if last {

@@ -98,8 +98,9 @@ type Deps struct {
 
 // Accepted is a message that was received whole and that no filter refused.
 type Accepted struct {
-	ID       string // what the Received field says
-	Session  string // the session's ID
+	ID       string        // what the Received field says
+	Session  string        // the session's ID
+	Client   *mail.Session // until the message is taken
 	Envelope mail.Envelope
 	Content  mail.Content // our Received field on top
 	Meta     map[string]string

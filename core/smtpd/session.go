@@ -50,6 +50,7 @@ type transaction struct {
 	open    bool
 	env     mail.Envelope
 	promise int64 // SIZE=
+	lowered bool  // it wanted more priority than it gets
 	rcpts   int   // RCPT commands that were accepted
 	marks   marks
 	edits   []mail.Edit // of the content, by stages before there was one
@@ -185,6 +186,7 @@ func (d *desk) mail(o *smtp.MailOptions) error {
 	case smtp.DSNReturnHeaders:
 		d.tx.env.Ret = mail.RetHeaders
 	}
+	d.prioritize()
 	d.info.From = from
 	if p := d.pipeline(); p != nil {
 		if r := d.judge(p.Mail(d.ctx, &d.info), &d.tx.marks); r != nil {
@@ -308,7 +310,7 @@ func (d *desk) Data(io.Reader) error {
 	d.messages++
 	d.octets += b.size
 	d.errors, d.deferrals, d.junk = 0, 0, 0
-	return smtpError(mail.Reply{Code: 250, Enhanced: mail.EnhancedCode{2, 0, 0}, Text: "queued as " + id}, true)
+	return smtpError(d.queuedReply(id), true)
 }
 
 // broken ends the connection: a body has not come to its end, and what would be read next could be part of it.
@@ -363,7 +365,7 @@ func (d *desk) compose(b *body) (*Accepted, error) {
 	if f.received >= d.server.cfg.Limits.Received {
 		return nil, refusal(554, "5.4.6", "the message has come by too many servers; is there a loop?") // RFC 5321, 6.3
 	}
-	a := &Accepted{Session: d.info.ID, Envelope: d.tx.env, Received: time.Now()}
+	a := &Accepted{Session: d.info.ID, Client: &d.info, Envelope: d.tx.env, Received: time.Now()}
 	if a.Envelope.Body = mail.Body7Bit; b.eight {
 		a.Envelope.Body = mail.Body8Bit
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"errors"
+	"strconv"
 	"strings"
 	"time"
 
@@ -127,6 +128,9 @@ func (d *desk) topFields(id string, now time.Time, f facts) []byte {
 	}
 	if len(d.tx.env.To) == 1 && d.tx.env.To[0].Address.IsASCII() {
 		b = append(append(append(b, "\r\n\tfor <"...), d.tx.env.To[0].Address.String()...), '>')
+	}
+	if p := d.tx.env.Priority; p != 0 { // RFC 6710
+		b = strconv.AppendInt(append(b, "\r\n\tpriority "...), int64(p), 10)
 	}
 	b = append(b, ";\r\n\t"...)
 	b = now.AppendFormat(b, time.RFC1123Z)

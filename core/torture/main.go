@@ -33,6 +33,7 @@ type torture struct {
 	out     io.Writer
 	seed    uint64
 	kills   int
+	clocks  int
 	cuts    int
 	fulls   int
 	errs    int
@@ -40,6 +41,7 @@ type torture struct {
 	dir     string // for what is built
 	module  string
 	program string // the server; "" until it is built
+	mutated string // the server with all mutants, and a wall clock that can be set; "" until it is built
 }
 
 func main() {
@@ -104,12 +106,13 @@ type part struct {
 }
 
 var parts = []part{
-	{"mutants", "deliberate mistakes in the server, each of which must be caught", (*torture).mutants},
+	{"mutants", "deliberate mistakes in the server, each of which must be caught", (*torture).catch},
 	{"power", "cuts of the power under load, at moments of the past of a disk that remembers it (root)", (*torture).power},
 	{"full", "the disk is filled by somebody else under load, and emptied again (root)", (*torture).full},
 	{"cuts", "peers that cut the connection at every step of the dialogue", (*torture).steps},
 	{"errors", "each system call that the queue makes fails once", (*torture).errors},
 	{"kill", "SIGKILL of the server and of plugins under load, and peers that cut", (*torture).kill},
+	{"clock", "the same, and the wall clock is set by seconds, hours and 30 days, forward and back", (*torture).clock},
 }
 
 func run(ctx context.Context, args []string) (err error) {
@@ -117,6 +120,7 @@ func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("torture", flag.ContinueOnError)
 	flags.Uint64Var(&t.seed, "seed", rand.Uint64()>>32, "of all decisions")
 	flags.IntVar(&t.kills, "kills", 20, "cycles of the part kill")
+	flags.IntVar(&t.clocks, "clocks", 8, "cycles of the part clock")
 	flags.IntVar(&t.cuts, "cuts", 20, "cuts of the part power")
 	flags.IntVar(&t.fulls, "fulls", 4, "cycles of the part full")
 	flags.StringVar(&t.calls, "calls", "", "only these system calls of the part errors, separated by commas")
@@ -213,6 +217,19 @@ func (t *torture) kill(ctx context.Context) error {
 	return t.judge(v, err)
 }
 
+// clock does the same while the wall clock is set.
+func (t *torture) clock(ctx context.Context) error {
+	program, err := t.mutants(ctx)
+	if err != nil {
+		return err
+	}
+	k := &trial.Kill{
+		Program: trial.Program{Path: program}, Address: trial.Loopback(), Seed: t.seed, Cycles: t.clocks, Batch: 50, Connections: 8, Cuts: 0.01, Wall: true, Out: t.out,
+	}
+	v, err := k.Run(ctx)
+	return t.judge(v, err)
+}
+
 // judge prints what a part has found.
 func (t *torture) judge(v ledger.Verdict, err error) error {
 	if err != nil {
@@ -244,9 +261,17 @@ func (t *torture) power(ctx context.Context) error {
 	return t.judge(v, err)
 }
 
-// mutants shows that each mistake is caught by a short run of the fault that shows it.
-func (t *torture) mutants(ctx context.Context) error {
-	program, err := trial.BuildMutants(ctx, t.module, t.dir)
+// mutants returns the server program with all mutants in it, and builds it first where it has to.
+func (t *torture) mutants(ctx context.Context) (program string, err error) {
+	if t.mutated == "" {
+		t.mutated, err = trial.BuildMutants(ctx, t.module, t.dir)
+	}
+	return t.mutated, err
+}
+
+// catch shows that each mistake is caught by a short run of the fault that shows it.
+func (t *torture) catch(ctx context.Context) error {
+	program, err := t.mutants(ctx)
 	if err != nil {
 		return err
 	}
@@ -259,7 +284,7 @@ func (t *torture) mutants(ctx context.Context) error {
 		began := time.Now()
 		v, err := t.provoke(ctx, m, program, 12, 20)
 		if errors.Is(err, trial.ErrNotHere) {
-			fmt.Fprintf(t.out, "mutant %-34q skipped: %v\n", m.Name, err)
+			fmt.Fprintf(t.out, "mutant %-50q skipped: %v\n", m.Name, err)
 			continue
 		}
 		if err != nil {
@@ -267,7 +292,7 @@ func (t *torture) mutants(ctx context.Context) error {
 		}
 		kinds := v.Kinds()
 		caught := slices.ContainsFunc(m.Caught, func(k ledger.Kind) bool { return kinds[k] > 0 })
-		fmt.Fprintf(t.out, "mutant %-34q caught: %-5v by %d outages in %.0fs: %v\n", m.Name, caught, v.Outages, time.Since(began).Seconds(), kinds)
+		fmt.Fprintf(t.out, "mutant %-50q caught: %-5v by %d outages in %.0fs: %v\n", m.Name, caught, v.Outages, time.Since(began).Seconds(), kinds)
 		if !caught {
 			missed = append(missed, m.Name)
 		}
@@ -280,7 +305,7 @@ func (t *torture) mutants(ctx context.Context) error {
 
 // control runs the faults that show mistakes with all of them asleep: who accuses everybody has caught nobody.
 func (t *torture) control(ctx context.Context, program string) error {
-	for _, m := range []trial.Mutant{{ByCut: true}, {}} {
+	for _, m := range []trial.Mutant{{By: trial.ByCut}, {By: trial.ByWall}, {}} {
 		v, err := t.provoke(ctx, &m, program, 4, 6)
 		if errors.Is(err, trial.ErrNotHere) {
 			continue
@@ -298,13 +323,13 @@ func (t *torture) control(ctx context.Context, program string) error {
 
 // provoke runs a mutant under the fault that shows its mistake, until it shows: so many kills or cuts at most.
 func (t *torture) provoke(ctx context.Context, m *trial.Mutant, program string, kills, cuts int) (ledger.Verdict, error) {
-	if m.ByCut {
+	if m.By == trial.ByCut {
 		p := &trial.Power{Program: m.Arm(program), Address: trial.Loopback(), Seed: t.seed, Points: cuts, Each: 5, Length: time.Second, Connections: 8, Out: io.Discard}
 		return p.Run(ctx)
 	}
 	k := &trial.Kill{
 		Program: m.Arm(program), Address: trial.Loopback(), Seed: t.seed, Cycles: kills, Batch: 3, Connections: 8, Cuts: 0.02,
-		Pause: 2 * time.Millisecond, Settle: 5 * time.Second, Out: io.Discard,
+		Wall: m.By == trial.ByWall, Pause: 2 * time.Millisecond, Settle: 5 * time.Second, Out: io.Discard,
 	}
 	return k.Run(ctx)
 }

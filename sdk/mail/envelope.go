@@ -145,7 +145,11 @@ type Envelope struct {
 	Body       BodyType
 	SMTPUTF8   bool // RFC 6531
 	RequireTLS bool // RFC 8689
+	Priority   int8 // MT-PRIORITY, from -9 to 9; the more, the sooner it goes out (RFC 6710)
 }
+
+// MaxPriority bounds a priority; the lowest is as far below 0 (RFC 6710).
+const MaxPriority = 9
 
 // Clone returns a copy that shares no slice with e.
 func (e Envelope) Clone() Envelope {
@@ -168,6 +172,9 @@ func (e Envelope) Check() error {
 	}
 	if e.Ret > RetHeaders || e.Body > BodyBinary {
 		return fmt.Errorf("%d is no value of RET or %d none of BODY", e.Ret, e.Body)
+	}
+	if e.Priority < -MaxPriority || e.Priority > MaxPriority {
+		return fmt.Errorf("%d is no priority; they go from %d to %d", e.Priority, -MaxPriority, MaxPriority)
 	}
 	for i, r := range e.To {
 		if err := r.Check(); err != nil {

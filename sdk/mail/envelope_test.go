@@ -43,6 +43,7 @@ func TestEnvelopeCheck(t *testing.T) {
 		"envid long":     func(e *Envelope) { e.EnvID = strings.Repeat("x", 101) },
 		"envid bytes":    func(e *Envelope) { e.EnvID = "\xff" },
 		"ret":            func(e *Envelope) { e.Ret = 3 },
+		"priority":       func(e *Envelope) { e.Priority = -10 },
 		"body":           func(e *Envelope) { e.Body = 3 },
 		"orcpt":          func(e *Envelope) { e.To = []Recipient{{Address: ann.Address, Original: "rfc822;\u2028"}} },
 	} {

@@ -203,7 +203,7 @@ func session() *mail.Session {
 func envelope() mail.Envelope {
 	return mail.Envelope{
 		From: mail.MustParseAddress("s@x.example"), To: []mail.Recipient{{Address: mail.MustParseAddress("유저@x.example"), Original: "rfc822;o@x.example", Notify: mail.NotifySuccess | mail.NotifyDelay}},
-		EnvID: "e1", Ret: mail.RetHeaders, Body: mail.BodyBinary, SMTPUTF8: true, RequireTLS: true,
+		EnvID: "e1", Ret: mail.RetHeaders, Body: mail.BodyBinary, SMTPUTF8: true, RequireTLS: true, Priority: -4,
 	}
 }
 

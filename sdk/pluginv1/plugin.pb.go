@@ -3105,13 +3105,15 @@ func (x *Recipient) GetOriginal() string {
 type Envelope struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty for the null reverse-path.
-	From          string       `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
-	To            []*Recipient `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty"`
-	Envid         string       `protobuf:"bytes,3,opt,name=envid,proto3" json:"envid,omitempty"`
-	Ret           Ret          `protobuf:"varint,4,opt,name=ret,proto3,enum=mta.plugin.v1.Ret" json:"ret,omitempty"`
-	Body          BodyType     `protobuf:"varint,5,opt,name=body,proto3,enum=mta.plugin.v1.BodyType" json:"body,omitempty"`
-	Smtputf8      bool         `protobuf:"varint,6,opt,name=smtputf8,proto3" json:"smtputf8,omitempty"`
-	RequireTls    bool         `protobuf:"varint,7,opt,name=require_tls,json=requireTls,proto3" json:"require_tls,omitempty"`
+	From       string       `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To         []*Recipient `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty"`
+	Envid      string       `protobuf:"bytes,3,opt,name=envid,proto3" json:"envid,omitempty"`
+	Ret        Ret          `protobuf:"varint,4,opt,name=ret,proto3,enum=mta.plugin.v1.Ret" json:"ret,omitempty"`
+	Body       BodyType     `protobuf:"varint,5,opt,name=body,proto3,enum=mta.plugin.v1.BodyType" json:"body,omitempty"`
+	Smtputf8   bool         `protobuf:"varint,6,opt,name=smtputf8,proto3" json:"smtputf8,omitempty"`
+	RequireTls bool         `protobuf:"varint,7,opt,name=require_tls,json=requireTls,proto3" json:"require_tls,omitempty"`
+	// MT-PRIORITY (RFC 6710), from -9 to 9. Anything else is taken for the nearest of them.
+	Priority      int32 `protobuf:"zigzag32,8,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3193,6 +3195,13 @@ func (x *Envelope) GetRequireTls() bool {
 		return x.RequireTls
 	}
 	return false
+}
+
+func (x *Envelope) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
 }
 
 type Tls struct {
@@ -5661,7 +5670,7 @@ const file_plugin_proto_rawDesc = "" +
 	"\tRecipient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12-\n" +
 	"\x06notify\x18\x02 \x03(\x0e2\x15.mta.plugin.v1.NotifyR\x06notify\x12\x1a\n" +
-	"\boriginal\x18\x03 \x01(\tR\boriginal\"\xee\x01\n" +
+	"\boriginal\x18\x03 \x01(\tR\boriginal\"\x8a\x02\n" +
 	"\bEnvelope\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12(\n" +
 	"\x02to\x18\x02 \x03(\v2\x18.mta.plugin.v1.RecipientR\x02to\x12\x14\n" +
@@ -5670,7 +5679,8 @@ const file_plugin_proto_rawDesc = "" +
 	"\x04body\x18\x05 \x01(\x0e2\x17.mta.plugin.v1.BodyTypeR\x04body\x12\x1a\n" +
 	"\bsmtputf8\x18\x06 \x01(\bR\bsmtputf8\x12\x1f\n" +
 	"\vrequire_tls\x18\a \x01(\bR\n" +
-	"requireTls\"X\n" +
+	"requireTls\x12\x1a\n" +
+	"\bpriority\x18\b \x01(\x11R\bpriority\"X\n" +
 	"\x03Tls\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06cipher\x18\x02 \x01(\tR\x06cipher\x12\x1f\n" +

@@ -4,6 +4,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -20,6 +21,7 @@ type Spec struct {
 	PerConn     int           // messages on each connection before QUIT
 	Size        int           // bytes of a body
 	Recipients  int           // of each message; at most ledger.MaxRecipients
+	Domain      string        // theirs; "": that of the sink
 	Messages    int           // at most so many; 0: until the ledger is full
 	Time        time.Duration // in which transactions are begun
 }
@@ -57,10 +59,11 @@ func Run(ctx context.Context, spec Spec, l *ledger.Ledger) (Result, error) {
 	if spec.Recipients < 1 || spec.Recipients > ledger.MaxRecipients {
 		return Result{}, fmt.Errorf("a message has 1 to %d recipients, not %d", ledger.MaxRecipients, spec.Recipients)
 	}
-	r := &run{Spec: spec, ledger: l, letter: newLetter(sender, "r0@"+domain, spec.Size), until: time.Now().Add(spec.Time)}
+	to := cmp.Or(spec.Domain, domain)
+	r := &run{Spec: spec, ledger: l, letter: newLetter(sender, "r0@"+to, spec.Size), until: time.Now().Add(spec.Time)}
 	r.envelope = append(r.envelope, "MAIL FROM:<"+sender+">\r\n")
 	for i := range spec.Recipients {
-		r.envelope = append(r.envelope, fmt.Sprintf("RCPT TO:<r%d@%s>\r\n", i, domain))
+		r.envelope = append(r.envelope, fmt.Sprintf("RCPT TO:<r%d@%s>\r\n", i, to))
 	}
 	r.envelope = append(r.envelope, "DATA\r\n")
 	start := l.Elapsed()

@@ -35,6 +35,7 @@ type Peer struct {
 	daemon  bool                 // command returns when the server runs
 	stop    func(Place) []string // nil: SIGTERM to the process that was started
 	flush   func(Place) []string // tries all queued mail again
+	retry   func(at Place, domain string) []string
 	list    func(Place) []string // lists the queued mail of the generator; nil: it is not asked
 	queued  func(Place) (int, error)
 	version func(Place) string

@@ -169,6 +169,13 @@ func (s *Server) Flush(ctx context.Context) {
 	}
 }
 
+// Retry has the server try all queued mail for a domain again. Only ours can be asked for that.
+func (s *Server) Retry(ctx context.Context, domain string) {
+	if s.retry != nil {
+		s.run(ctx, flushTime, s.retry(s.Place, domain))
+	}
+}
+
 // List makes the server list what is queued of the generator's mail until ctx ends, and returns how long it took to the
 // first message and how many came.
 func (s *Server) List(ctx context.Context) (first time.Duration, messages int, err error) {

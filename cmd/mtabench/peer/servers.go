@@ -23,9 +23,8 @@ func ours(name string, plugin bool) *Peer {
 		Notes:   "as shipped but ports, connections_per_ip 200 for 20, a smarthost route to the sink without TLS, no accounts and mailboxes",
 		files:   map[string]string{"mta.hcl": "mta.hcl"},
 		command: func(at Place) []string { return []string{at.Binary, "serve", "-config", at.Run + "/mta.hcl"} },
-		flush: func(at Place) []string {
-			return []string{at.Binary, "queue", "retry", "-config", at.Run + "/mta.hcl", "-domain", "sink.test", "-yes"}
-		},
+		flush:   func(at Place) []string { return oursRetry(at, "sink.test") },
+		retry:   oursRetry,
 		list: func(at Place) []string {
 			return []string{at.Binary, "queue", "list", "-config", at.Run + "/mta.hcl", "-from", "@src.test"}
 		},
@@ -36,6 +35,10 @@ func ours(name string, plugin bool) *Peer {
 		p.Notes += "; a plugin that does nothing on every stage, in its own process"
 	}
 	return p
+}
+
+func oursRetry(at Place, domain string) []string {
+	return []string{at.Binary, "queue", "retry", "-config", at.Run + "/mta.hcl", "-domain", domain, "-yes"}
 }
 
 // oursQueued counts without asking for a list: it may be a million long.

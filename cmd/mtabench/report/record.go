@@ -51,7 +51,12 @@ const (
 	FirstDelivery = "restart_first_delivery_s" // from the restart
 	ListFirst     = "list_first_s"             // to the first message of a filtered list, while the queue is drained; the worst
 	ListRate      = "list_rate"                // messages that it lists in a second
-	ListShare     = "list_drain_share"         // the rate of the drain beside a list against that without one
+	DeadQueued    = "dead_queued"              // messages for a dead host
+	DeadRate      = "dead_rate_share"          // the rate of other mail beside them, against that before
+	DeadP99       = "dead_p99_share"           // the same of the 99th percentile, from the first command to the recipient
+	RetryRate     = "dead_retry_rate_share"    // both while an operator has all of them tried again
+	RetryP99      = "dead_retry_p99_share"
+	ListShare     = "list_drain_share" // the rate of the drain beside a list against that without one
 )
 
 // Record is one measurement.

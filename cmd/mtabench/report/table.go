@@ -108,6 +108,8 @@ func columns(base string) []column {
 		{"first out s", "%.2f", DrainFirst, ""},
 		{"drain/s", "%.0f", DrainRate, ""}, {"drain × " + base, "%.2f", DrainRate, base},
 		{"list first s", "%.2f", ListFirst, ""}, {"listed/s", "%.0f", ListRate, ""}, {"drain beside list", "%.2f", ListShare, ""},
+		{"dead queued", "%.0f", DeadQueued, ""}, {"rate beside", "%.2f", DeadRate, ""}, {"p99 beside", "%.2f", DeadP99, ""},
+		{"rate, retried", "%.2f", RetryRate, ""}, {"p99, retried", "%.2f", RetryP99, ""},
 		{"start ms", "%.0f", Startup, ""}, {"missing", "%.0f", Missing, ""}, {"noise cores", "%.2f", Noise, ""},
 	}
 	return list

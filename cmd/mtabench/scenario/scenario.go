@@ -48,7 +48,10 @@ func (s Scenario) Suits(p *peer.Peer) error {
 	return nil
 }
 
-// All are the scenarios that there are; count is how many messages "million" queues.
+// Long are the scenarios that "all" leaves out.
+var Long = []string{"million", "dead"}
+
+// All are the scenarios that there are; count is how many messages the long ones queue.
 func All(count int) []Scenario {
 	list := []Scenario{{Name: "idle", Doc: "memory and CPU of a server that has nothing to do, and its start", run: idle, who: servers}}
 	for _, connections := range []int{1, 20, 100} {
@@ -76,6 +79,7 @@ func All(count int) []Scenario {
 		e2e("e2e-50rcpt", "8 s of 4 KiB for 50 recipients on 20 connections", 20, 4<<10, 50),
 		queued("queue50k", "the sink is down: 50,000 are queued; it comes back, and they leave", servers, 50_000, 3*time.Minute, backlog),
 		queued("million", fmt.Sprintf("ours only: %d are queued, the server restarts, the sink comes back", count), ourOwn, count, time.Hour, million),
+		queued("dead", fmt.Sprintf("ours only: e2e-4k beside %d that wait for a dead host", count), ourOwn, count, time.Hour, besideDead),
 	)
 }
 

@@ -24,11 +24,13 @@ type Kill struct {
 	Cuts        float64       // the share of messages at which a sink cuts
 	Pause       time.Duration // between two messages of a connection of the generator
 	Settle      time.Duration // how long the queue may make no progress before an audit; 0: Patience
+	Wall        bool          // the wall clock is set again and again, for which the program has to be built: see BuildMutants
 	Out         io.Writer     // a line for each batch
 
 	chance  *rand.Rand // the conductor's decisions
 	stage   *stage
-	plugins int // killed
+	wall    *wall // nil: it is left alone
+	plugins int   // killed
 }
 
 // Run does it and returns what was found. An error means that the trial could not be done.
@@ -45,6 +47,12 @@ func (k *Kill) Run(ctx context.Context) (v ledger.Verdict, err error) {
 	if err := k.stage.configure("var", "1MiB"); err != nil {
 		return v, err
 	}
+	if k.Wall {
+		if k.wall, err = newWall(k.stage.server.Dir); err != nil {
+			return v, err
+		}
+		defer k.wall.file.Close()
+	}
 	for done := 0; done < k.Cycles && len(v.Faults) == 0; done += k.Batch {
 		began := time.Now()
 		n := min(k.Batch, k.Cycles-done)
@@ -53,7 +61,8 @@ func (k *Kill) Run(ctx context.Context) (v ledger.Verdict, err error) {
 			return v, err
 		}
 		v = v.Plus(w)
-		fmt.Fprintf(k.Out, "kill: cycles %d to %d of %d in %.0fs: %v; plugins killed so far: %d\n", done+1, done+n, k.Cycles, time.Since(began).Seconds(), w, k.plugins)
+		fmt.Fprintf(k.Out, "kill: cycles %d to %d of %d in %.0fs: %v; plugins killed so far: %d%s\n",
+			done+1, done+n, k.Cycles, time.Since(began).Seconds(), w, k.plugins, k.wall)
 	}
 	if len(v.Faults) == 0 {
 		err = k.stage.server.Stop(ctx)
@@ -123,12 +132,16 @@ func (k *Kill) cycle(ctx context.Context, book *ledger.Ledger) error {
 			return err
 		}
 	}
-	pause(ctx, d.before)
+	if err := k.work(ctx, d.before); err != nil {
+		return err
+	}
 	if pids := k.stage.server.Plugins(ctx); d.plugin >= 0 && len(pids) > 0 {
 		_ = syscall.Kill(pids[d.plugin%len(pids)], syscall.SIGKILL)
 		k.plugins++
 	}
-	pause(ctx, d.after)
+	if err := k.work(ctx, d.after); err != nil {
+		return err
+	}
 	o := ledger.Outage{Open: k.stage.connections()}
 	if k.stage.server.Dead() {
 		return fmt.Errorf("the server died by itself; its log ends with\n%s", k.stage.server.Log())
@@ -142,7 +155,18 @@ func (k *Kill) cycle(ctx context.Context, book *ledger.Ledger) error {
 			return fmt.Errorf("mta queue list: %w\n%s", err, out)
 		}
 	}
+	if err := k.wall.move(k.chance); err != nil { // now it is wrong from the start
+		return err
+	}
 	o.Back = time.Now()
 	book.Outage(o)
 	return k.stage.server.Launch()
+}
+
+// work lets the server work for a while, in the midst of which the wall clock is set.
+func (k *Kill) work(ctx context.Context, d time.Duration) error {
+	pause(ctx, d/2)
+	err := k.wall.move(k.chance)
+	pause(ctx, d/2)
+	return err
 }

@@ -3,6 +3,7 @@ package trial
 import (
 	"go/parser"
 	"go/token"
+	"maps"
 	"strings"
 	"testing"
 )
@@ -18,6 +19,11 @@ func TestMutantsFindTheirPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	library, err := withWall(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(files, library)
 	for name, text := range files {
 		if _, err := parser.ParseFile(token.NewFileSet(), name, text, parser.AllErrors); err != nil {
 			t.Error(err)
@@ -31,7 +37,7 @@ func TestMutantWithoutItsAnchorIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for anchor, want := range map[string]string{"no such text anywhere": "found 0 times", "return": "times in core/queue/write.go"} {
-		_, err := Mutate(module, []Mutant{{Name: "astray", File: "core/queue/write.go", Anchor: anchor}})
+		_, err := Mutate(module, []Mutant{{Name: "astray", Edits: []Edit{{File: "core/queue/write.go", Anchor: anchor}}}})
 		if err == nil || !strings.Contains(err.Error(), `"astray"`) || !strings.Contains(err.Error(), want) {
 			t.Errorf("anchor %q: %v", anchor, err)
 		}

@@ -198,7 +198,7 @@ func takeBody(p pb.BodyType) (mail.BodyType, error) {
 func putEnvelope(e *mail.Envelope) *pb.Envelope {
 	return &pb.Envelope{
 		From: e.From.String(), To: putRecipients(e.To), Envid: text(e.EnvID), Ret: pb.Ret(e.Ret), Body: putBody(e.Body),
-		Smtputf8: e.SMTPUTF8, RequireTls: e.RequireTLS,
+		Smtputf8: e.SMTPUTF8, RequireTls: e.RequireTLS, Priority: int32(e.Priority),
 	}
 }
 
@@ -213,6 +213,7 @@ func takeEnvelope(p *pb.Envelope) (e mail.Envelope, err error) {
 		return e, err
 	}
 	e.EnvID, e.Ret, e.SMTPUTF8, e.RequireTLS = p.GetEnvid(), mail.Ret(p.GetRet()), p.GetSmtputf8(), p.GetRequireTls()
+	e.Priority = int8(min(max(p.GetPriority(), -mail.MaxPriority), mail.MaxPriority))
 	return e, nil
 }
 

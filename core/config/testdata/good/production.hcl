@@ -111,6 +111,10 @@ queue {
     mx   = ["*.google.com"]
     rate = "600/1m"
   }
+  priority "bulk" {
+    when  = session.listener == "bulk" || sender.domain == "news.example.com" || meta("bulk") == "yes"
+    level = -4
+  }
 }
 
 bounce {
