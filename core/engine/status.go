@@ -169,11 +169,14 @@ func (e *Engine) Ready() error {
 
 // List implements admin.Server.
 func (e *Engine) List(ctx context.Context, f queue.Filter, fn func(*queue.Record) error) error {
-	return e.queue.List(ctx, f, func(rec *queue.Record) error {
-		if due, waits := e.schedule.Due(rec.ID); waits { // the record is not written for each message of a dead site
-			rec.Next = due
+	return e.queue.ListSome(ctx, f, func(some []*queue.Record) error {
+		e.schedule.Due(some) // the record is not written for each message of a dead site
+		for _, rec := range some {
+			if err := fn(rec); err != nil {
+				return err
+			}
 		}
-		return fn(rec)
+		return nil
 	})
 }
 
