@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pabal-mta/mta/core/torture/proc"
 )
 
 // devConfig has a plugin that is not pinned, and is given no time at all.
@@ -82,7 +84,7 @@ func (a *author) signal(sig syscall.Signal) {
 	if err := a.cmd.Process.Signal(sig); err != nil {
 		a.s.t.Fatal(err)
 	}
-	if sig == syscall.SIGSTOP && !poll(func() bool { return allStopped(a.cmd.Process.Pid) }) {
+	if sig == syscall.SIGSTOP && !poll(func() bool { return proc.Stands(a.cmd.Process.Pid) }) {
 		a.s.t.Fatal("the process does not stop")
 	}
 }

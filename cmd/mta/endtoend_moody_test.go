@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/pabal-mta/mta/core/torture/proc"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/pabal-mta/mta/sdk"
@@ -47,7 +48,7 @@ func (m *moody) Mail(context.Context, *mail.Session) (mail.Verdict, error) {
 func cmdProcesses(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	if !poll(func() bool { return len(processesIn(ts.MkAbs("."))) == want }) {
-		ts.Fatalf("there are %v", processesIn(ts.MkAbs(".")))
+	if !poll(func() bool { return len(proc.In(ts.MkAbs("."))) == want }) {
+		ts.Fatalf("there are %v", proc.In(ts.MkAbs(".")))
 	}
 }

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -11,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pabal-mta/mta/core/torture/peer"
+	"github.com/pabal-mta/mta/core/torture/proc"
 )
 
 // wholeConfig is a server with every built-in plugin: mail for example.test goes into mailboxes, for one.example to a
@@ -109,21 +107,10 @@ func (s *system) signal(plugin string, signal syscall.Signal) (before pluginLife
 	if err := syscall.Kill(p.PID, signal); err != nil {
 		s.t.Fatalf("%v to plugin %s, pid %d: %v", signal, plugin, p.PID, err)
 	}
-	for signal == syscall.SIGSTOP && !allStopped(p.PID) {
+	for signal == syscall.SIGSTOP && !proc.Stands(p.PID) {
 		<-time.After(time.Millisecond)
 	}
 	return pluginLife{pid: p.PID, restarts: p.Restarts, calls: p.Calls}
-}
-
-// allStopped reports whether no thread of a process runs: kill comes back before that, and a thread can answer a call still.
-func allStopped(pid int) bool {
-	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	for _, thread := range threads {
-		if stat, err := os.ReadFile(thread); err != nil || !strings.Contains(string(stat), ") T ") {
-			return false
-		}
-	}
-	return true
 }
 
 // pluginLife is what changes when a plugin dies.
@@ -270,7 +257,7 @@ func TestPluginHangs(t *testing.T) {
 	}
 	s.emptied()
 	s.mailbox("ann", 1)
-	if left := processesIn(s.dir); len(left) != 5 {
+	if left := proc.In(s.dir); len(left) != 5 {
 		t.Errorf("there should be the server and four plugins: %v", left)
 	}
 	s.stop()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"github.com/pabal-mta/mta/core/torture/proc"
 	"net"
 	"os"
 	"strings"
@@ -98,7 +99,7 @@ func TestStop(t *testing.T) {
 	if err := busy.Send("<carol@sender.example>", "ann@one.example", peer.Numbered("1", trial.BodyOf(1))); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(processesIn(s.dir)); n != 3 {
+	if n := len(proc.In(s.dir)); n != 3 {
 		t.Errorf("%d processes, not the server and two plugins", n)
 	}
 	s.stop()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/pabal-mta/mta/core/torture/proc"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -163,21 +164,9 @@ func (s *system) stop() {
 // gone waits until no process lives in the home of the system.
 func (s *system) gone() {
 	s.t.Helper()
-	if !poll(func() bool { return len(processesIn(s.dir)) == 0 }) {
-		s.t.Fatalf("these outlived the server: %v", processesIn(s.dir))
+	if !poll(func() bool { return len(proc.In(s.dir)) == 0 }) {
+		s.t.Fatalf("these outlived the server: %v", proc.In(s.dir))
 	}
-}
-
-// processesIn lists the living processes whose working directory is dir. The server's is, and its plugins inherit it.
-func processesIn(dir string) (list []string) {
-	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
-	for _, link := range links {
-		if at, err := os.Readlink(link); err == nil && at == dir { // a zombie has none
-			words, _ := os.ReadFile(filepath.Join(filepath.Dir(link), "cmdline"))
-			list = append(list, filepath.Base(filepath.Dir(link))+" "+string(bytes.ReplaceAll(words, []byte{0}, []byte{' '})))
-		}
-	}
-	return list
 }
 
 func (s *system) client() *admin.Client { return admin.NewClient(s.path("var/admin.sock")) }

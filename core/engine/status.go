@@ -181,15 +181,18 @@ func (e *Engine) Ready() error {
 
 // List implements admin.Server.
 func (e *Engine) List(ctx context.Context, f queue.Filter, fn func(admin.Listed) error) error {
-	return e.queue.List(ctx, f, func(rec *queue.Record) error {
-		l := admin.Listed{Record: rec}
-		if due, waits := e.schedule.Due(rec.ID); waits { // the record is not written for each message of a dead site
-			rec.Next = due
+	return e.queue.ListSome(ctx, f, func(some []*queue.Record) error {
+		suspended := e.schedule.Due(some) // the record is not written for each message of a dead site
+		for i, rec := range some {
+			l := admin.Listed{Record: rec}
+			if x := suspended[i]; x != nil {
+				l.Suspended = whyOf(x)
+			}
+			if err := fn(l); err != nil {
+				return err
+			}
 		}
-		if x := e.schedule.WhySuspended(rec.ID); x != nil {
-			l.Suspended = whyOf(x)
-		}
-		return fn(l)
+		return nil
 	})
 }
 

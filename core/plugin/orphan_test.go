@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pabal-mta/mta/core/torture/proc"
 )
 
 // TestHostKilled kills a host and sees its plugin go, and with the next host of the same directory the plugin's socket and
@@ -97,22 +99,11 @@ func groupRuns(t *testing.T, group int) bool {
 func halt(t *testing.T, pid int) {
 	t.Helper()
 	kill(t, pid, syscall.SIGSTOP)
-	for end := time.Now().Add(20 * time.Second); !allStopped(pid); <-time.After(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !proc.Stands(pid); <-time.After(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("process %d does not stop", pid)
 		}
 	}
-}
-
-// allStopped reports whether no thread of a process runs.
-func allStopped(pid int) bool {
-	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	for _, thread := range threads {
-		if stat, err := os.ReadFile(thread); err != nil || !strings.Contains(string(stat), ") T ") {
-			return false
-		}
-	}
-	return true
 }
 
 // isRunning tells a process that runs from one that is gone or waits to be reaped.

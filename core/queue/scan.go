@@ -154,7 +154,28 @@ func forgotten(txn *badger.Txn, now time.Time) (dead [][]byte) {
 // meanwhile does not show; what is removed or changed meanwhile may show as it was. A message whose record is damaged is
 // shown with its ID and why, as held. List ends with the first error of fn.
 func (q *Queue) List(ctx context.Context, f Filter, fn func(*Record) error) error {
+	return q.ListSome(ctx, f, func(some []*Record) error {
+		for _, rec := range some {
+			if err := fn(rec); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// ListSome is List for those who do something for several records at once: what is found between two breaths is handed over together.
+// The slice is only lent.
+func (q *Queue) ListSome(ctx context.Context, f Filter, fn func([]*Record) error) error {
 	now, n := time.Now(), 0
+	some := make([]*Record, 0, politeness)
+	hand := func() error {
+		list := some
+		if some = some[:0]; len(list) == 0 {
+			return nil
+		}
+		return fn(list)
+	}
 	show := func(rec *Record, err error) error {
 		if err != nil {
 			rec.Held = err.Error()
@@ -165,18 +186,24 @@ func (q *Queue) List(ctx context.Context, f Filter, fn func(*Record) error) erro
 		if n++; f.Limit > 0 && n > f.Limit {
 			return errEnough
 		}
-		return fn(rec)
+		if some = append(some, rec); len(some) == cap(some) {
+			return hand()
+		}
+		return nil
 	}
 	late := q.fresh.late() // before the snapshot is taken: what leaves the layers meanwhile is in it
 	err := q.snapshot(ctx, func(s *scan) error {
-		s.patient, s.late, s.live = f.Patient, late, true
+		s.patient, s.late, s.live, s.found = f.Patient, late, true, hand
 		if len(f.IDs) > 0 {
 			return s.some(f.IDs, show)
 		}
 		return s.run(show)
 	})
 	if errors.Is(err, errEnough) {
-		return nil
+		err = nil
+	}
+	if last := hand(); err == nil { // also of a list that ends early
+		err = last
 	}
 	return err
 }
@@ -216,7 +243,8 @@ type scan struct {
 	late   []ID     // messages that the store may not have yet, sorted
 	ghosts [][]byte // keys of records and contents of messages that were removed before
 
-	n       int // records so far
+	n       int          // records so far
+	found   func() error // what is to be done at each breath, or nil
 	patient bool
 	begun   time.Time // when the last breath ended
 }
@@ -245,11 +273,18 @@ func (s *scan) run(fn func(*Record, error) error) error {
 	return s.lateBefore(math.MaxUint64, fn)
 }
 
+// politeness is how many records are read between two breaths.
+const politeness = 64
+
 // breathe is called for every record: commits go first.
 func (s *scan) breathe() error {
-	const politeness = 64 // records between two breaths
 	if s.n++; s.n%politeness != 0 {
 		return nil
+	}
+	if s.found != nil {
+		if err := s.found(); err != nil {
+			return err
+		}
 	}
 	runtime.Gosched()
 	s.rest()

@@ -1,6 +1,9 @@
 package queue
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,4 +57,46 @@ func TestPatientList(t *testing.T) {
 		<-ended
 		time.Sleep(time.Second)
 	})
+}
+
+// TestListSome: what is found is handed over some at a time, in order and all of it; and soon, though nothing else is found for long.
+func TestListSome(t *testing.T) {
+	q, err := Open("", Options{InMemory: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeQueue(t, q)
+	const n = 300
+	var ids []ID
+	for i := range n {
+		ids = append(ids, add(t, q, message(nil, fmt.Sprintf("u%d@example.net", i))).ID)
+	}
+	for _, tt := range []struct {
+		f           Filter
+		want, calls int
+	}{{Filter{}, n, n/politeness + 1}, {Filter{Limit: 100}, 100, 2}, {Filter{IDs: ids}, n, n/politeness + 1}, {Filter{To: "nobody@example.net"}, 0, 0}} {
+		got, calls := 0, 0
+		err := q.ListSome(t.Context(), tt.f, func(some []*Record) error {
+			for _, rec := range some {
+				if rec.ID != ids[got] {
+					t.Fatalf("row %d is message %v, want %v", got, rec.ID, ids[got])
+				}
+				got++
+			}
+			calls++
+			return nil
+		})
+		if err != nil || got != tt.want || calls != tt.calls {
+			t.Errorf("%d rows in %d calls, want %d in %d; %v", got, calls, tt.want, tt.calls, err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	err = q.ListSome(ctx, Filter{To: "u0@example.net"}, func([]*Record) error { stop(); return nil })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the only row comes when all is read: %v", err)
+	}
+	no := errors.New("no more")
+	if err := q.ListSome(t.Context(), Filter{}, func([]*Record) error { return no }); !errors.Is(err, no) {
+		t.Errorf("the error of the caller: %v", err)
+	}
 }

@@ -170,40 +170,33 @@ func TestAgeOfStrangers(t *testing.T) {
 	})
 }
 
-// TestSetWallClockIsTold: once for each time, with its size; less than a minute is not worth it.
+// TestWallMoved: less than a minute is not worth telling, until it is more together.
+func TestWallMoved(t *testing.T) {
+	base := time.Now()
+	w := wall{start: base.Round(0)}
+	for i, step := range []struct{ set, told time.Duration }{
+		{0, 0}, {30 * day, 30 * day}, {0, 0}, {-30*day - time.Hour, -30*day - time.Hour}, {59 * time.Second, 0}, {time.Second, time.Minute}, {0, 0},
+	} {
+		w.start = w.start.Add(-step.set) // as if it was the clock that is read now
+		if got := w.moved(base, base.Add(time.Duration(i)*time.Hour)); got != step.told {
+			t.Errorf("step %d: told of %s, want %s", i, got, step.told)
+		}
+	}
+}
+
+// TestSetWallClockIsTold: once for each time, with its size.
 func TestSetWallClockIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
-		told := func(want ...string) {
-			t.Helper()
-			time.Sleep(2 * longWait)
-			synctest.Wait()
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if len(w.events) != len(want) {
-				t.Fatalf("%d events, want %q", len(w.events), want)
-			}
-			for i, e := range w.events {
-				if e.Name != event.Warning || !strings.Contains(e.Reason, want[i]) {
-					t.Errorf("%s %q, want %q", e.Name, e.Reason, want[i])
-				}
-			}
-			w.events = nil
+		w := prepare(t, newStore(t), nil)
+		w.wall.start = w.wall.start.Add(-30 * day) // it was set right after
+		w.start()
+		time.Sleep(5 * longWait)
+		synctest.Wait()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if len(w.events) != 1 || w.events[0].Name != event.Warning || !strings.Contains(w.events[0].Reason, "forward by 720h0m0s") {
+			t.Errorf("told: %+v", w.events)
 		}
-		step := func(d time.Duration) { // nothing reads it while all wait
-			synctest.Wait()
-			w.wall.start = w.wall.start.Add(-d)
-		}
-		told()
-		step(30 * day)
-		told("forward by 720h0m0s")
-		told()
-		step(-30*day - time.Hour)
-		told("back by 721h0m0s")
-		step(59 * time.Second)
-		told()
-		step(time.Second)
-		told("forward by 1m0s")
 	})
 }
 

@@ -166,3 +166,54 @@ func BenchmarkBesideDeadHost(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkBesideList is what a message costs from Offer to the end of Settle beside a list of 100,000 waiting ones, of which five
+// rows are made for each message: each asks by itself when it is due, or 64 together, or there is no list.
+func BenchmarkBesideList(b *testing.B) {
+	for _, together := range []int{0, 1, 64} {
+		b.Run(fmt.Sprintf("together=%d", together), func(b *testing.B) {
+			d := &deadHost{backlog: 100_000}
+			n := &nothing{full: make(chan struct{}, 1000)}
+			s := New(Options{Queue: n, Deliver: n, Routes: func() route.Table { return routes }})
+			for i := range d.backlog {
+				rec := d.record(i)
+				rec.Next = time.Now().Add(10 * time.Minute)
+				s.remember(rec)
+			}
+			if err := s.Start(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			over, ended := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(ended)
+				list := make([]*queue.Record, together)
+				for rows := 0; together > 0; {
+					for ; int64(rows) < 5*n.ended.Load(); rows += together {
+						for i := range list {
+							list[i] = &queue.Record{ID: queue.ID((rows+i)%d.backlog + 1)}
+						}
+						s.Due(list)
+					}
+					select {
+					case <-over:
+						return
+					default:
+						runtime.Gosched()
+					}
+				}
+			}()
+			to := []queue.Recipient{{Recipient: mail.Recipient{Address: mail.MustParseAddress("ann@live.example")}}}
+			id := queue.ID(d.backlog)
+			for b.Loop() {
+				id++
+				n.full <- struct{}{}
+				s.Offer(&queue.Record{ID: id, Received: time.Now(), Size: 100, Recipients: slices.Clone(to)}, mail.Bytes([]byte(body)))
+			}
+			close(over)
+			<-ended
+			if err := s.Stop(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}

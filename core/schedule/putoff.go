@@ -68,18 +68,22 @@ func (s *Schedule) passOver(st *site) {
 	}
 }
 
-// Due returns when a message is tried next, which may be later than its record says; false where it does not wait.
-func (s *Schedule) Due(id queue.ID) (time.Time, bool) {
+// Due sets when messages that wait are tried next, which may be later than their records say. It asks for all of them at once: in a
+// long list each by itself would be in the way of what is being delivered. It returns for each why its destination is suspended, or nil.
+func (s *Schedule) Due(records []*queue.Record) []*Suspension {
+	suspended := make([]*Suspension, len(records))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at, ok := s.table.byID[id]
-	if !ok {
-		return time.Time{}, false
+	now := time.Now()
+	for i, rec := range records {
+		e := s.table.at(s.table.byID[rec.ID]) // entry 0 is free
+		if e.state != free {
+			suspended[i] = s.sites.list[e.site].suspended
+		}
+		if e.state == waiting && e.link != 0 {
+			rec.Next = s.table.base.Add(time.Duration(s.table.heap[e.link-1].due))
+			rec.Next = now.Round(0).Add(rec.Next.Sub(now)) // by the wall clock as it is now
+		}
 	}
-	e := s.table.at(at)
-	if e.state != waiting || e.link == 0 {
-		return time.Time{}, false
-	}
-	wait := time.Until(s.table.base.Add(time.Duration(s.table.heap[e.link-1].due)))
-	return time.Now().Add(wait), true // by the wall clock as it is now
+	return suspended
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/pabal-mta/mta/core/deliver"
-	"github.com/pabal-mta/mta/core/queue"
 	"github.com/pabal-mta/mta/core/route"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
@@ -79,17 +78,6 @@ func (s *Schedule) Suspended(x Suspension) (n int) {
 		}
 	}
 	return n
-}
-
-// WhySuspended returns why a message is not tried, or nil.
-func (s *Schedule) WhySuspended(id queue.ID) *Suspension {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at, ok := s.table.byID[id]
-	if !ok {
-		return nil
-	}
-	return s.sites.list[s.table.at(at).site].suspended
 }
 
 // recall is the search for what is stranded at sites that may be asked again. It goes through the table in small steps, once for all

@@ -52,7 +52,7 @@ func TestSuspend(t *testing.T) {
 		if n := w.Suspended(x); n != many+2 {
 			t.Errorf("%d are suspended", n)
 		}
-		if got := w.WhySuspended(fresh); got == nil || got.Reason != x.Reason {
+		if got := w.Due([]*queue.Record{{ID: 1 << 50}, {ID: fresh}, {ID: both}}); got[0] != nil || got[1] == nil || got[1].Reason != x.Reason || got[2] == nil {
 			t.Errorf("suspended: %+v", got)
 		}
 		if loads, _ := w.queue.work(); loads > 40 {

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/pabal-mta/mta/core/admin"
+	"github.com/pabal-mta/mta/core/torture/proc"
 )
 
 // Patience bounds every wait for the server. It is long because a loaded machine is slow, not because it is needed.
@@ -288,21 +289,10 @@ func (s *Server) Stop(ctx context.Context) error {
 
 // gone waits until no process lives in the home, which must not take long after the server's end.
 func (s *Server) gone(ctx context.Context) error {
-	if err := Poll(ctx, 10*time.Second, func() bool { return len(processesIn(s.Dir)) == 0 }); err != nil {
-		return fmt.Errorf("these outlived the server: %v", processesIn(s.Dir))
+	if err := Poll(ctx, 10*time.Second, func() bool { return len(proc.In(s.Dir)) == 0 }); err != nil {
+		return fmt.Errorf("these outlived the server: %v", proc.In(s.Dir))
 	}
 	return nil
-}
-
-// processesIn lists the living processes whose working directory is dir. The server's is, and its plugins inherit it.
-func processesIn(dir string) (list []string) {
-	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
-	for _, link := range links {
-		if at, err := os.Readlink(link); err == nil && at == dir { // a zombie has none
-			list = append(list, filepath.Base(filepath.Dir(link)))
-		}
-	}
-	return list
 }
 
 // Poll asks until the answer is yes, at most for so long.

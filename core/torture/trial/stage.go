@@ -56,7 +56,7 @@ func (s *stage) configure(dataDir, minFree string) error {
 	return s.server.Configure(Settings{DataDir: dataDir, MinFree: minFree, One: s.at[0], Two: s.at[1]})
 }
 
-// close ends everything. The home is left when something was not well.
+// close ends everything. The home is left when something was not well, unless nobody would hear of it.
 func (s *stage) close(well bool) {
 	if err := s.server.Kill(context.Background()); err != nil {
 		fmt.Fprintln(s.out, err)
@@ -66,7 +66,7 @@ func (s *stage) close(well bool) {
 			k.Close()
 		}
 	}
-	if well {
+	if well || s.out == io.Discard {
 		os.RemoveAll(s.server.Dir)
 		return
 	}
