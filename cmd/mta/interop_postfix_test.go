@@ -13,6 +13,9 @@ import (
 	"testing"
 
 	"github.com/pabal-mta/mta/core/admin"
+	"github.com/pabal-mta/mta/core/deliver"
+	"github.com/pabal-mta/mta/core/tlspolicy"
+	"github.com/pabal-mta/mta/sdk/mail"
 )
 
 // postfix is a Postfix of our own, with its configuration, queue and mailboxes in a folder of the test.
@@ -296,4 +299,36 @@ func TestInteropPostfixBouncesToUs(t *testing.T) {
 	contains(t, report, "Return-Path: <>", "MAILER-DAEMON@postfix.test", "Final-Recipient: rfc822; nobody@example.test",
 		"Status: 5.1.1", "X-Interop: 0")
 	s.empty()
+}
+
+// Postfix takes what comes in one write with the end of a message, though it throws out clients that send before their turn.
+func TestInteropPostfixInARow(t *testing.T) {
+	p := newPostfix(t, "smtpd_forbid_unauth_pipelining = yes\nsmtpd_forbid_bare_newline = yes\n", "ann")
+	d := deliver.New(deliver.Options{Hostname: "mx.example.test", Ways: map[string]deliver.Way{
+		"next": {Kind: deliver.KindSmarthost, Hosts: []string{p.address}, TLS: tlspolicy.None}}})
+	defer d.Close(t.Context())
+	list := make([]deliver.Job, 30)
+	asked := 0
+	for i := range list {
+		j := &list[i]
+		*j = deliver.Job{ID: fmt.Sprint(i), Route: "next", Attempt: 1, Content: mail.Bytes([]byte("Subject: x\r\n\r\n.x\r\n"))}
+		j.Envelope.From = mail.MustParseAddress("ann@example.test")
+		j.Envelope.To = []mail.Recipient{{Address: mail.MustParseAddress("ann@next.test")}}
+		j.Next = func() *deliver.Job {
+			asked++
+			if i+1 < len(list) {
+				return &list[i+1]
+			}
+			return nil
+		}
+	}
+	for i := range list {
+		if o := d.Attempt(t.Context(), &list[i])[0]; o.Class != deliver.Delivered {
+			t.Fatalf("message %d: %s, %v", i, o.Reply, o.Err)
+		}
+	}
+	if n := strings.Count(p.log(), "]: connect from "); n > 2 || asked < len(list)/2 { // the first one asked whether it is there
+		t.Errorf("%d connections, %d were begun behind others", n, asked)
+	}
+	readMaildir(t, filepath.Join(p.dir, "mail/ann"), len(list))
 }

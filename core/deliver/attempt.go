@@ -61,6 +61,11 @@ func (d *Deliverer) Attempt(ctx context.Context, job *Job) (outcomes []Outcome) 
 	}()
 	ctx, stop := context.WithTimeoutCause(ctx, d.o.Limits.Attempt, errTooLong)
 	defer stop()
+	if b := job.begun; b != nil && b.by != d {
+		// The configuration is another one since, and the message may have to go another way.
+		b.line.conn.Close()
+		job.begun = nil
+	}
 	way, ok := d.o.Ways[job.Route]
 	if !ok {
 		a.all(ours(TempFail, phaseResolve, 451, "4.3.5", "the route %q is not configured", job.Route))
@@ -86,6 +91,14 @@ type attempt struct {
 	outcomes []Outcome
 	routed   bool // a router has chosen the hosts
 	form     form // what was converted last, and for which peer
+	passedOn bool // the connection belongs to the next job
+}
+
+// begun is a job that has a connection before its attempt.
+type begun struct {
+	by          *Deliverer
+	line        *line
+	transaction *smtpc.Transaction
 }
 
 // all gives every recipient that has no outcome yet this one.
@@ -111,12 +124,15 @@ func (a *attempt) finished() []Outcome {
 
 // relay sends the job over a connection that is open already, or over a new one.
 func (a *attempt) relay(ctx context.Context) {
+	if b := a.job.begun; b != nil && a.send(ctx, b.line, b.transaction) {
+		return
+	}
 	key, hosts, failure := a.destination(ctx)
 	if failure != nil {
 		a.all(*failure)
 		return
 	}
-	if l := a.pool.take(key, a.suits); l != nil && a.send(ctx, l) {
+	if l := a.pool.take(key, a.suits); l != nil && a.send(ctx, l, nil) {
 		return
 	}
 	l, o := a.search(ctx, hosts)
@@ -125,7 +141,7 @@ func (a *attempt) relay(ctx context.Context) {
 		return
 	}
 	l.key = key
-	a.send(ctx, l)
+	a.send(ctx, l, nil)
 }
 
 // suits reports whether the message may go over an open connection: one under REQUIRETLS wants a proven certificate.
@@ -135,20 +151,27 @@ func (a *attempt) suits(l *line) bool { return !a.requireTLS() || l.verified }
 func (a *attempt) requireTLS() bool { return a.job.Envelope.RequireTLS && a.way.Kind != KindLMTP }
 
 // send does the job over a connection and puts it back. It reports false when the connection, used before, turned out to
-// be closed: nothing has been tried then.
-func (a *attempt) send(ctx context.Context, l *line) bool {
-	defer a.pool.put(l)
+// be closed: nothing has been tried then. The transaction is nil, or one that was made before.
+func (a *attempt) send(ctx context.Context, l *line, t *smtpc.Transaction) bool {
+	defer a.leave(l)
 	if !a.convert(ctx, l.target()) {
 		a.about(l)
 		return true
 	}
-	env := a.form.envelope
-	env.RequireTLS = a.requireTLS()
-	for at := 0; at < len(a.job.Envelope.To); at += a.o.Limits.Recipients {
-		env.To = a.job.Envelope.To[at:min(at+a.o.Limits.Recipients, len(a.job.Envelope.To))]
-		results, err := l.conn.Send(ctx, &env, a.form.content)
+	all := len(a.job.Envelope.To)
+	for at := 0; at < all; at += a.o.Limits.Recipients {
+		end := min(at+a.o.Limits.Recipients, all)
+		if t == nil || at > 0 {
+			t = a.transaction(l, at, end)
+		}
+		var next func() *smtpc.Transaction
+		if end == all && a.mayPassOn(l) {
+			next = func() *smtpc.Transaction { return a.passOn(l) }
+		}
+		results, err := t.Send(ctx, next)
 		var e *smtpc.Error
 		if at == 0 && l.used > 0 && errors.As(err, &e) && e.Unanswered && ctx.Err() == nil {
+			a.noteLoss(l, t, err)
 			return false
 		}
 		a.take(l, at, results, err)
@@ -161,6 +184,54 @@ func (a *attempt) send(ctx context.Context, l *line) bool {
 		a.all(ours(TempFail, smtpc.PhaseMail, 451, "4.4.2", "%s closed the connection before all recipients were named", l.where()).at(l))
 	}
 	return true
+}
+
+// transaction makes one of some of the recipients.
+func (a *attempt) transaction(l *line, at, end int) *smtpc.Transaction {
+	env := a.form.envelope
+	env.To, env.RequireTLS = env.To[at:end], a.requireTLS()
+	return l.conn.Transaction(&env, a.form.content)
+}
+
+// mayPassOn reports whether another job may be begun behind this one.
+func (a *attempt) mayPassOn(l *line) bool {
+	return a.job.Next != nil && !a.routed && l.used+1 < a.o.Limits.Messages && !a.memory.has(loses, l.addr)
+}
+
+// noteLoss remembers a host that lost a message's commands because they came with the end of the one before
+// (RFC 2920, 3.2 forbids it): it gets the next ones by themselves, and nobody waits for its answer in vain again.
+func (a *attempt) noteLoss(l *line, t *smtpc.Transaction, err error) {
+	var timeout *smtpc.TimeoutError
+	if !t.Begun() || !errors.As(err, &timeout) {
+		return
+	}
+	a.warn(l.host, l.addr, "the host does not answer to what follows a message in the same write; it gets each message by itself for a while", err)
+	a.memory.add(loses, l.addr, a.o.Limits.RememberLoss)
+}
+
+// passOn gives the connection to the next job, if there is one, and returns what that is to begin with; nil where it may not go
+// over this connection, or has to be converted for it, which takes time while the peer waits.
+func (a *attempt) passOn(l *line) *smtpc.Transaction {
+	job := a.job.Next()
+	if job == nil {
+		return nil
+	}
+	n := &attempt{Deliverer: a.Deliverer, job: job, way: a.way}
+	if !n.suits(l) || !n.plain(l.target()) || len(job.Envelope.To) > a.o.Limits.Recipients {
+		return nil
+	}
+	n.form = form{envelope: job.Envelope, content: job.Content}
+	t := n.transaction(l, 0, len(job.Envelope.To))
+	job.begun = &begun{a.Deliverer, l, t}
+	a.passedOn = true
+	return t
+}
+
+// leave puts a connection back that nobody else has yet.
+func (a *attempt) leave(l *line) {
+	if !a.passedOn {
+		a.pool.put(l)
+	}
 }
 
 // take turns the results of one transaction into outcomes.
@@ -256,6 +327,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.IdleTimeout, 5*time.Second)
 	set(&l.RememberDown, time.Minute)
 	set(&l.RememberTLS, time.Hour)
+	set(&l.RememberLoss, 24*time.Hour)
 	for _, n := range []struct {
 		n *int
 		v int

@@ -88,6 +88,27 @@ func BenchmarkDeliver(b *testing.B) {
 	}
 }
 
+// BenchmarkDeliverBehind is the same for messages that are begun behind the one before.
+func BenchmarkDeliverBehind(b *testing.B) {
+	d := New(Options{Hostname: "me.example", Ways: map[string]Way{"out": {Kind: KindSmarthost, Hosts: []string{sink(b)}}}})
+	defer d.Close(context.Background())
+	this, next := job("bob@there.example"), job("bob@there.example")
+	for _, j := range []*Job{this, next} {
+		j.Content = mail.Bytes([]byte("Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("x", 70)+"\r\n", 4<<10/72)))
+		j.Next = func() *Job { return next }
+	}
+	b.SetBytes(this.Content.Size())
+	b.ReportAllocs()
+	before := cpuTime()
+	for b.Loop() {
+		if o := d.Attempt(b.Context(), this); o[0].Class != Delivered {
+			b.Fatal(o[0].Reply, o[0].Err)
+		}
+		this, next = next, this
+	}
+	b.ReportMetric(float64(cpuTime()-before)/float64(b.N)/1e3, "cpu-µs/op")
+}
+
 // cpuTime is what the process has used, in nanoseconds: on a busy machine it tells more than the clock.
 func cpuTime() int64 {
 	var u syscall.Rusage

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/pabal-mta/mta/sdk/mail"
 )
@@ -40,6 +41,15 @@ func takes(t mail.Target, body mail.BodyType) bool {
 	default:
 		return true
 	}
+}
+
+// plain reports whether the message goes to the peer as it is, and no converter is to be asked.
+func (a *attempt) plain(target mail.Target) bool {
+	body := a.job.Envelope.Body
+	return takes(target, body) && !slices.ContainsFunc(a.way.Converters, func(c Converter) bool {
+		p, ok := c.(picky)
+		return !ok || p.wanted(body, target)
+	})
 }
 
 // convert gives the message the form that the peer takes, by the way's converters in their order. It reports false when

@@ -2,8 +2,9 @@
 //
 // It finds the hosts of a destination, connects to the address that it checked, shows the TLS that the route wants,
 // converts what the peer can't take, and sends; or it hands the message to a store plugin. Connections are kept for a
-// few seconds and used again. It refuses to connect to ourselves, and to loopback where only the DNS says so. It never
-// fails as a whole and leaves nothing behind: each recipient gets an Outcome, and trouble of ours is a TempFail.
+// few seconds and used again; the job that is attempted next is begun behind the content of the one before. It refuses to
+// connect to ourselves, and to loopback where only the DNS says so. It never fails as a whole and leaves nothing behind: each
+// recipient gets an Outcome, and trouble of ours is a TempFail.
 package deliver
 
 import (
@@ -62,6 +63,13 @@ type Job struct {
 	Attempt  int               // 1 for the first
 	Received time.Time         // when the message was received
 	Meta     map[string]string // of the queue's record, for a router; nobody changes it
+
+	// Next, if set, returns a job of the same route, and for kind mx of the same domain, that is attempted right after this
+	// one has ended, or nil. It is called once at most, when the content of this one is about to end on a connection that the
+	// other can use too; its commands then go out in the same write. A job that was returned has to be attempted.
+	Next func() *Job
+
+	begun *begun // by the job before
 }
 
 // The kinds of way.
@@ -130,6 +138,7 @@ type Limits struct {
 	IdleTimeout  time.Duration // how long an idle connection is kept, default 5s
 	RememberDown time.Duration // how long an address that does not answer is tried last, default 1m
 	RememberTLS  time.Duration // how long a host whose TLS is broken is spoken to in the clear, default 1h
+	RememberLoss time.Duration // how long a host that loses commands behind a message gets each by itself, default 24h
 }
 
 // Options are what a Deliverer is made of.

@@ -14,6 +14,7 @@ type trait string
 const (
 	down  trait = "down"   // it did not answer
 	noTLS trait = "no tls" // its TLS is broken
+	loses trait = "loses"  // it does not answer to what follows a message in the same write
 )
 
 // maxMemory bounds what is remembered; beyond it anything may be forgotten.

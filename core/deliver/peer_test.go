@@ -29,6 +29,7 @@ type peer struct {
 	greeting string
 	ehlo     []string
 	lmtp     bool
+	loses    bool // it throws away what it was sent with the end of a message
 	tls      *tls.Config
 	// answer replaces the reply to a command; "" is the usual one. "drop" closes the connection. "DOT" stands for the
 	// final dot, with LMTP "DOT 0" and so on for each recipient.
@@ -182,9 +183,18 @@ func (k *talk) command(line string) bool {
 		k.c, k.r, k.secure = s, bufio.NewReader(s), true
 		return true
 	case "MAIL":
-		k.m = message{conn: k.n, from: rest, tls: k.secure}
+		k.m = message{conn: k.n, tls: k.secure}
+		a, ok := k.said(line, "250 ok")
+		if strings.HasPrefix(a, "2") {
+			k.m.from = rest
+		}
+		return ok
 	case "RCPT":
-		a, ok := k.said(line, "250 2.1.5 ok")
+		usual := "250 2.1.5 ok"
+		if k.m.from == "" {
+			usual = "503 no sender"
+		}
+		a, ok := k.said(line, usual)
 		if strings.HasPrefix(a, "2") {
 			k.m.to = append(k.m.to, rest)
 		}
@@ -220,6 +230,9 @@ func (k *talk) data() bool {
 		b.WriteString(strings.TrimPrefix(line, "."))
 	}
 	k.m.body = b.String()
+	if k.loses {
+		_, _ = k.r.Discard(k.r.Buffered())
+	}
 	if !k.lmtp {
 		_, ok = k.said("DOT", "250 2.0.0 queued")
 		return ok
@@ -308,6 +321,7 @@ func job(to ...string) *Job {
 func deliverer(t *testing.T, way Way, change func(*Options)) *Deliverer {
 	t.Helper()
 	o := Options{Hostname: "me.example", Ways: map[string]Way{"out": way}, DNS: names{}}
+	o.Limits.Timeouts.Prompt = time.Hour
 	if change != nil {
 		change(&o)
 	}

@@ -160,8 +160,9 @@ func (q *store) size() int {
 
 // attempt is what a fake deliverer was asked.
 type attempt struct {
-	job  deliver.Job
-	time time.Time
+	job   deliver.Job
+	time  time.Time // when it began
+	begun bool      // behind another one
 }
 
 // net delivers as it is told, domain by domain.
@@ -170,11 +171,17 @@ type net struct {
 	attempts []attempt
 	answer   func(*deliver.Job, mail.Recipient) deliver.Outcome
 	before   func(context.Context, *deliver.Job) // may block
+	begun    map[*deliver.Job]time.Time          // behind another one, and not attempted yet
 }
 
 func (n *net) Attempt(ctx context.Context, j *deliver.Job) []deliver.Outcome {
 	n.mu.Lock()
-	n.attempts = append(n.attempts, attempt{*j, time.Now()})
+	at, begun := n.begun[j]
+	if !begun {
+		at = time.Now()
+	}
+	delete(n.begun, j)
+	n.attempts = append(n.attempts, attempt{*j, at, begun})
 	answer, before := n.answer, n.before
 	n.mu.Unlock()
 	if before != nil {
@@ -189,7 +196,24 @@ func (n *net) Attempt(ctx context.Context, j *deliver.Job) []deliver.Outcome {
 		o.Time = time.Now()
 		out = append(out, o)
 	}
+	if slices.ContainsFunc(out, func(o deliver.Outcome) bool { return o.Phase == "dot" }) {
+		n.goOn(j)
+	}
 	return out
+}
+
+// goOn begins the next job behind this one, as far as there is one.
+func (n *net) goOn(j *deliver.Job) {
+	next := j.Next()
+	if next == nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.begun == nil {
+		n.begun = map[*deliver.Job]time.Time{}
+	}
+	n.begun[next] = time.Now()
 }
 
 func (n *net) made() []attempt {
@@ -299,6 +323,9 @@ func (w *world) balanced() {
 		if n := len(d.waiting); len(w.table.byID) == 0 && (d.active != 0 || n != 0) {
 			w.t.Errorf("left over at destination %q: %d workers, %d sites that wait", d.Name, d.active, n)
 		}
+	}
+	if n := len(w.net.begun); n != 0 {
+		w.t.Errorf("%d jobs were begun and never attempted", n)
 	}
 	if len(w.table.byID) == 0 && w.queue.broken == nil {
 		if w.memory != 0 || w.lag != 0 || w.active != 0 || len(w.leases) != 0 || len(w.ops) != 0 || len(w.sites.byKey) != 0 || len(w.table.heap) != 0 {

@@ -55,6 +55,8 @@ type job struct {
 	word     *deliver.Outcome  // of a site that takes none: it is not asked, and this is the answer
 	stranded bool              // its site is not asked
 	skip     bool              // an operator wants something else done
+	request  *deliver.Job      // for its attempt
+	behind   *job              // goes out right behind it, and is the next one of its worker
 }
 
 // of notes what is to be known of the job's route, which may be nil.
@@ -292,13 +294,11 @@ func (s *Schedule) caughtUp(e *entry) {
 
 // attempt has the job delivered.
 func (s *Schedule) attempt(j *job) {
-	l := j.lease
-	envelope := l.rec.Envelope
-	envelope.To = j.to
-	j.outcomes = s.deliver(&deliver.Job{
-		ID: l.name, Route: j.key.route, Domain: j.to[0].Address.Domain(), Envelope: envelope,
-		Content: l.content, Attempt: l.rec.Attempts + 1, Received: l.rec.Received, Meta: l.rec.Meta,
-	})
+	if j.request == nil {
+		j.request = s.requestFor(j)
+	}
+	j.outcomes = s.deliver(j.request)
+	j.request = nil
 	if s.ctx.Err() != nil {
 		// Stop cut it short: what failed for that counts for nothing.
 		for i := range j.outcomes {
@@ -310,6 +310,24 @@ func (s *Schedule) attempt(j *job) {
 	s.mu.Lock()
 	s.observe(j)
 	s.mu.Unlock()
+}
+
+// requestFor makes what the Deliverer is asked for.
+func (s *Schedule) requestFor(j *job) *deliver.Job {
+	l := j.lease
+	d := &deliver.Job{
+		ID: l.name, Route: j.key.route, Domain: j.to[0].Address.Domain(), Envelope: l.rec.Envelope,
+		Content: l.content, Attempt: l.rec.Attempts + 1, Received: l.rec.Received, Meta: l.rec.Meta,
+	}
+	d.Envelope.To = j.to
+	d.Next = func() *deliver.Job {
+		if j.behind = s.follow(j.site); j.behind == nil {
+			return nil
+		}
+		j.behind.request = s.requestFor(j.behind)
+		return j.behind.request
+	}
+	return d
 }
 
 var trouble451 = mail.NewReply(451, "4.3.0", "the delivery failed for a reason of ours, and will be tried again")

@@ -166,9 +166,15 @@ func (st *site) hasWork() bool { return st.readyJobs+st.readyDue > 0 }
 // lowTurn is how often the least urgent comes first, so that it gets on beside an endless stream of what is more urgent.
 const lowTurn = 8
 
+// inTurn returns the lane whose turn it is, and whether it is also that of what is in memory there; there is work.
+func (st *site) inTurn() (from *lane, inMemory bool) {
+	from = st.lane()
+	return from, from.jobs != nil && (!st.turn || from.due == 0)
+}
+
 // lane returns the lane whose turn it is; there is work.
 func (st *site) lane() *lane {
-	if st.turns++; st.turns%lowTurn == 0 {
+	if (st.turns+1)%lowTurn == 0 {
 		for i := lanes - 1; i > 0; i-- {
 			if st.lanes[i].hasWork() {
 				return &st.lanes[i]
@@ -327,7 +333,12 @@ func (s *Schedule) work(st *site) {
 		j := s.next(&st, fresh)
 		fresh = false
 		if j != nil {
-			s.run(j)
+			for j != nil {
+				s.run(j)
+				behind := j.behind
+				j.behind = nil // a lease that stays open holds no others
+				j = behind
+			}
 			continue
 		}
 		if parked == nil {
@@ -429,9 +440,10 @@ func (s *Schedule) handOver(from *site) *site {
 // pick takes what is ready at a site, the most urgent first, and of that in turn what is in memory and what must be read, so that
 // neither holds up the other. s.mu is held.
 func (s *Schedule) pick(st *site) *job {
+	from, inMemory := st.inTurn()
 	st.turn = !st.turn
-	from := st.lane()
-	if from.jobs != nil && (st.turn || from.due == 0) {
+	st.turns++
+	if inMemory {
 		j := st.popJob(from)
 		s.begin(j)
 		return j
@@ -444,4 +456,26 @@ func (s *Schedule) pick(st *site) *job {
 	st.leases++
 	s.begin(&l.first)
 	return &l.first
+}
+
+// follow returns the job that goes out behind the one that a worker of the site is at: the one that next would return, if
+// its message is in memory and nothing is to be seen to before it.
+func (s *Schedule) follow(st *site) *job {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopping, s.settling >= maxSettling, s.sites.hungry.first != nil, st.dest.crowded():
+		return nil
+	case st.trouble != nil, st.suspended != nil, st.active > s.mayConnect(st), st.dest.exceeded(time.Now()), s.outdated(st):
+		return nil
+	case !st.hasWork():
+		return nil
+	}
+	from, inMemory := st.inTurn()
+	if !inMemory || s.table.at(from.jobs.lease.entry).busy { // by an operator who wants something else done
+		return nil
+	}
+	j := s.pick(st)
+	s.dispatch(st)
+	return j
 }

@@ -2,6 +2,7 @@ package smtpc
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"strconv"
@@ -164,7 +165,7 @@ func openTCP(t *testing.T, script string) (*Conn, *wire) {
 
 func openWith(t *testing.T, o Options, w *wire) (*Conn, *wire) {
 	t.Helper()
-	o.Hostname = "me.example"
+	o.Hostname, o.Timeouts.Prompt = "me.example", time.Hour
 	c := New(w, o)
 	if err := c.Greet(t.Context()); err != nil {
 		t.Fatal(err)
@@ -196,4 +197,9 @@ func envelope(from string, to ...string) *mail.Envelope {
 		env.To = append(env.To, mail.Recipient{Address: mail.MustParseAddress(a)})
 	}
 	return env
+}
+
+// send does a transaction that nothing follows.
+func send(ctx context.Context, c *Conn, env *mail.Envelope, content mail.Content) ([]Result, error) {
+	return c.Transaction(env, content).Send(ctx, nil)
 }

@@ -101,7 +101,7 @@ func TestStalledContent(t *testing.T) {
 			}
 			start := time.Now()
 			// The script's reader takes a megabyte before it stops.
-			results, err := c.Send(ctx, envelope("", "b@y.example"), mail.Bytes([]byte(strings.Repeat("x", 2<<20))))
+			results, err := send(ctx, c, envelope("", "b@y.example"), mail.Bytes([]byte(strings.Repeat("x", 2<<20))))
 			if err == nil || !strings.Contains(err.Error(), want) || c.Usable() || results[0].Reply.Code != 0 {
 				t.Errorf("got %v, %s", err, told(results))
 			}
@@ -117,7 +117,7 @@ func TestStalledContent(t *testing.T) {
 // What a peer says before it closes in the middle of the content is its answer.
 func TestLastWords(t *testing.T) {
 	c, w := openTCP(t, ehloNone+"C: MAIL FROM:<>\nS: 250 ok\nC: RCPT TO:<b@y.example>\nS: 250 ok\nC: DATA\nS: 354 go\nC# 3 xxx\nS: 552 5.3.4 too big\nX")
-	results, err := c.Send(t.Context(), envelope("", "b@y.example"), mail.Bytes([]byte(strings.Repeat("x", 4<<20))))
+	results, err := send(t.Context(), c, envelope("", "b@y.example"), mail.Bytes([]byte(strings.Repeat("x", 4<<20))))
 	if got := told(results); err == nil || got != "data 552 5.3.4 too big" || c.Usable() {
 		t.Errorf("got %q, %v", got, err)
 	}
@@ -137,7 +137,7 @@ func TestBrokenOffContent(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, w := open(t, ehloNone+"C: MAIL FROM:<>\nS: 250 ok\nC: RCPT TO:<b@y.example>\nS: 250 ok\nC: DATA\nS: 354 go\nE")
-			results, err := c.Send(t.Context(), envelope("", "b@y.example"), tt.content)
+			results, err := send(t.Context(), c, envelope("", "b@y.example"), tt.content)
 			if got := told(results); err == nil || got != tt.want || c.Usable() {
 				t.Errorf("got %q, %v", got, err)
 			}
@@ -172,7 +172,7 @@ func TestAlive(t *testing.T) {
 func TestUnanswered(t *testing.T) {
 	for _, script := range []string{"X", "S: 421 idle\nX", "C: MAIL FROM:<>\nX", "C: MAIL FROM:<>\nS: 421 idle\nX"} {
 		c, w := openTCP(t, ehloNone+script)
-		results, err := c.Send(t.Context(), envelope("", "b@y.example"), mail.Bytes([]byte(short)))
+		results, err := send(t.Context(), c, envelope("", "b@y.example"), mail.Bytes([]byte(short)))
 		var e *Error
 		if !errors.As(err, &e) || !e.Unanswered {
 			t.Errorf("%q: got %s, %v", script, told(results), err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"time"
 
@@ -22,32 +23,14 @@ type Result struct {
 // (RFC 2920, 3.1).
 const maxGroup = 100
 
-// Send does one mail transaction and returns one Result for each of env.To, in their order. The error says why the
-// connection failed on the way; results that were known by then stand.
-func (c *Conn) Send(ctx context.Context, env *mail.Envelope, content mail.Content) ([]Result, error) {
-	t := &transaction{Conn: c, ctx: ctx, env: env, body: newReader(content, env.Body == mail.BodyBinary),
-		results: make([]Result, len(env.To)), waiting: make([]step, 0, min(len(env.To)+3, maxGroup))}
-	c.started = false
-	if !t.possible(content) {
-		return t.results, nil
-	}
-	defer c.watch(ctx)()
-	err := t.run(content.Size())
-	if t.goodbye.Code != 0 {
-		// Also right for a message whose final dot was not answered otherwise: 421 is temporary.
-		t.all(Result{t.phase, t.goodbye, false})
-		if err == nil {
-			err = &Error{Phase: t.phase, Reply: t.goodbye, Unanswered: t.answers == 1}
-		}
-	}
-	return t.results, err
-}
-
-// transaction is the state of one Send.
-type transaction struct {
+// Transaction is one message for a peer.
+type Transaction struct {
 	*Conn
 	ctx      context.Context
 	env      *mail.Envelope
+	content  mail.Content
+	possible bool // the peer can be asked for it
+	begun    bool // its commands went out behind the content of the one before
 	body     *reader
 	last     bool // the block in Conn.body is the last one
 	utf8     bool // SMTPUTF8 is needed
@@ -59,6 +42,48 @@ type transaction struct {
 	goodbye  mail.Reply // a 421
 	phase    string     // of the last answer
 	answers  int
+	next     func() *Transaction // see Send
+}
+
+// Transaction makes one, and sends nothing yet. Transactions of a connection are sent one after the other.
+func (c *Conn) Transaction(env *mail.Envelope, content mail.Content) *Transaction {
+	t := &Transaction{Conn: c, env: env, content: content, body: newReader(content, env.Body == mail.BodyBinary),
+		results: make([]Result, len(env.To)), waiting: make([]step, 0, min(len(env.To)+3, maxGroup))}
+	t.possible = t.findObstacles()
+	return t
+}
+
+// Begun reports whether the commands went out behind the content of the one before.
+func (t *Transaction) Begun() bool { return t.begun }
+
+// Send does the transaction and returns one Result for each of its recipients, in their order. The error says why the
+// connection failed on the way; results that were known by then stand.
+//
+// Next, if given, is called when the content is about to end and another transaction can be begun behind it in the same
+// write (RFC 2920, 3.1). It returns that one, or nil. Send doesn't wait for what the peer says to it: it is to be sent as the
+// next one of the connection, and goes on from there.
+func (t *Transaction) Send(ctx context.Context, next func() *Transaction) ([]Result, error) {
+	if !t.possible {
+		return t.results, nil
+	}
+	t.ctx, t.next, t.started = ctx, next, false
+	if t.broken || t.Conn.begun != nil && t.Conn.begun != t {
+		return t.results, t.failed(PhaseMail, net.ErrClosed)
+	}
+	t.Conn.begun = nil
+	defer t.watch(ctx)()
+	ended := false
+	defer func() { t.broken = t.broken || !ended }() // after a panic nobody knows how far it came
+	err := t.run()
+	ended = true
+	if t.goodbye.Code != 0 {
+		// Also right for a message whose final dot was not answered otherwise: 421 is temporary.
+		t.all(Result{t.phase, t.goodbye, false})
+		if err == nil {
+			err = &Error{Phase: t.phase, Reply: t.goodbye, Unanswered: t.answers == 1}
+		}
+	}
+	return t.results, err
 }
 
 type step struct {
@@ -66,9 +91,9 @@ type step struct {
 	rcpt  int
 }
 
-// possible finds what this peer can't be asked for, before anything is sent. It reports whether a recipient is left.
-func (t *transaction) possible(content mail.Content) bool {
-	if r := t.obstacle(content); r.Code != 0 {
+// findObstacles finds what this peer can't be asked for, before anything is sent. It reports whether a recipient is left.
+func (t *Transaction) findObstacles() bool {
+	if r := t.obstacle(); r.Code != 0 {
 		t.all(Result{PhaseMail, r, true})
 		return false
 	}
@@ -83,15 +108,7 @@ func (t *transaction) possible(content mail.Content) bool {
 			left = true
 		}
 	}
-	if !left {
-		return false
-	}
-	// The first block is made ready before MAIL: a short message that can't be sent costs the peer nothing.
-	if err := t.nextBlock(); err != nil {
-		t.all(Result{PhaseData, ownReply(err), true})
-		return false
-	}
-	return true
+	return left
 }
 
 var (
@@ -102,8 +119,9 @@ var (
 )
 
 // obstacle returns why this message can't go to this peer, or a zero reply.
-func (t *transaction) obstacle(content mail.Content) mail.Reply {
-	t.utf8 = t.env.NeedsUTF8() || (t.env.SMTPUTF8 && hasWideHeader(content))
+func (t *Transaction) obstacle() mail.Reply {
+	size := t.content.Size()
+	t.utf8 = t.env.NeedsUTF8() || (t.env.SMTPUTF8 && hasWideHeader(t.content))
 	switch {
 	case (!t.env.From.IsASCII() || (t.utf8 && !t.env.NeedsUTF8())) && !t.caps.UTF8:
 		return noUTF8
@@ -113,8 +131,8 @@ func (t *transaction) obstacle(content mail.Content) mail.Reply {
 		return noBinary
 	case t.env.RequireTLS && (t.tls == nil || !t.caps.RequireTLS):
 		return noTLS // RFC 8689, 4.2.1
-	case t.caps.MaxSize > 0 && content.Size() > t.caps.MaxSize:
-		return mail.NewReply(552, "5.3.4", fmt.Sprintf("the message has %d bytes; the next host takes %d", content.Size(), t.caps.MaxSize))
+	case t.caps.MaxSize > 0 && size > t.caps.MaxSize:
+		return mail.NewReply(552, "5.3.4", fmt.Sprintf("the message has %d bytes; the next host takes %d", size, t.caps.MaxSize))
 	}
 	return mail.Reply{}
 }
@@ -142,7 +160,7 @@ func ownReply(err error) mail.Reply {
 }
 
 // all gives every recipient that has no answer yet this one.
-func (t *transaction) all(r Result) {
+func (t *Transaction) all(r Result) {
 	for i := range t.results {
 		if t.results[i].Reply.Code == 0 {
 			t.results[i] = r
@@ -150,8 +168,21 @@ func (t *transaction) all(r Result) {
 	}
 }
 
-func (t *transaction) run(size int64) error {
-	if err := t.sendEnvelope(size); err != nil {
+func (t *Transaction) run() error {
+	// The first block is made ready before MAIL: a short message that can't be sent costs the peer nothing.
+	switch err := t.nextBlock(); {
+	case err != nil && t.begun:
+		return t.breakOff(err)
+	case err != nil:
+		t.all(Result{PhaseData, ownReply(err), true})
+		return nil
+	}
+	if !t.begun {
+		if err := t.putEnvelope(); err != nil {
+			return err
+		}
+	}
+	if err := t.sync(); err != nil {
 		return err
 	}
 	t.rset = true // until the transaction is seen to have ended
@@ -165,7 +196,7 @@ func (t *transaction) run(size int64) error {
 		if len(t.accepted) == 0 {
 			return nil
 		}
-		return t.sendChunks(size)
+		return t.sendChunks()
 	case t.data.Code >= 400:
 		t.all(Result{PhaseData, t.data, false})
 		return nil
@@ -175,9 +206,9 @@ func (t *transaction) run(size int64) error {
 	return t.sendData()
 }
 
-// sendEnvelope sends MAIL, RCPT and DATA. With PIPELINING they go out together; without it each waits for the one before
+// putEnvelope puts MAIL, RCPT and DATA. With PIPELINING they go out together; without it each waits for the one before
 // (RFC 2920, 3.1: DATA is the last of its group).
-func (t *transaction) sendEnvelope(size int64) error {
+func (t *Transaction) putEnvelope() error {
 	if t.rset {
 		t.rset = false
 		t.out = append(t.out, "RSET\r\n"...)
@@ -185,7 +216,7 @@ func (t *transaction) sendEnvelope(size int64) error {
 			return err
 		}
 	}
-	t.out = t.appendMail(t.out, t.env, size, t.utf8)
+	t.out = t.appendMail(t.out, t.env, t.content.Size(), t.utf8)
 	if err := t.put(step{PhaseMail, -1}); err != nil {
 		return err
 	}
@@ -202,14 +233,14 @@ func (t *transaction) sendEnvelope(size int64) error {
 		t.out = append(t.out, "DATA\r\n"...)
 		t.waiting = append(t.waiting, step{PhaseData, -1})
 	}
-	return t.sync()
+	return nil
 }
 
 // over reports that no further command makes sense.
-func (t *transaction) over() bool { return t.rejected.Code != 0 || t.goodbye.Code != 0 }
+func (t *Transaction) over() bool { return t.rejected.Code != 0 || t.goodbye.Code != 0 }
 
 // put adds a step whose command is in out, and waits for answers where it must.
-func (t *transaction) put(s step) error {
+func (t *Transaction) put(s step) error {
 	t.waiting = append(t.waiting, s)
 	if t.caps.Pipelining && len(t.waiting) < maxGroup {
 		return nil
@@ -218,7 +249,7 @@ func (t *transaction) put(s step) error {
 }
 
 // sync sends what is waiting and reads the answers.
-func (t *transaction) sync() error {
+func (t *Transaction) sync() error {
 	if len(t.out) > 0 {
 		if err := t.flush(t.ctx, t.waiting[0].phase); err != nil {
 			return t.lastWords(err)
@@ -245,7 +276,7 @@ func (t *transaction) sync() error {
 }
 
 // answer reads one reply and remembers a 421.
-func (t *transaction) answer(phase string, wait time.Duration) (mail.Reply, error) {
+func (t *Transaction) answer(phase string, wait time.Duration) (mail.Reply, error) {
 	r, err := t.read(t.ctx, phase, wait, nil)
 	if err != nil {
 		return r, err
@@ -259,7 +290,7 @@ func (t *transaction) answer(phase string, wait time.Duration) (mail.Reply, erro
 }
 
 // take notes what a reply means.
-func (t *transaction) take(s step, r mail.Reply) error {
+func (t *Transaction) take(s step, r mail.Reply) error {
 	fits := r.Positive() || r.Code >= 400
 	if s.phase == PhaseData {
 		fits = r.Code == 354 || r.Code >= 400
@@ -296,7 +327,7 @@ func tooMany(r mail.Reply, accepted int) mail.Reply {
 
 // abandon ends a transaction that has no recipient. A peer that said 354 all the same waits for a message and gets an
 // empty one (RFC 2920, 3.1).
-func (t *transaction) abandon() error {
+func (t *Transaction) abandon() error {
 	if t.data.Code != 354 {
 		return nil
 	}
@@ -307,13 +338,13 @@ func (t *transaction) abandon() error {
 	if err := t.write(t.ctx, PhaseDot, []byte(".\r\n")); err != nil {
 		return err
 	}
-	_, err := t.answer(PhaseDot, t.o.Timeouts.Dot)
 	t.rset = false
+	_, err := t.answer(PhaseDot, t.o.Timeouts.Dot)
 	return err
 }
 
 // nextBlock makes the next block of content ready.
-func (t *transaction) nextBlock() error {
+func (t *Transaction) nextBlock() error {
 	b, err := t.body.next(t.Conn.body)
 	if err != nil && err != io.EOF {
 		return err
@@ -323,13 +354,20 @@ func (t *transaction) nextBlock() error {
 }
 
 // sendData sends the content and its final dot.
-func (t *transaction) sendData() error {
+func (t *Transaction) sendData() error {
 	for {
+		if t.last {
+			t.rset = false // the peer's answer ends the transaction, whatever it is
+			t.beginNext()
+		}
 		if err := t.write(t.ctx, PhaseData, t.Conn.body); err != nil {
 			return t.lastWords(err)
 		}
 		if t.last {
-			return t.finish()
+			sent := time.Now()
+			err := t.finish()
+			t.prompt = time.Since(sent) < t.o.Timeouts.Prompt
+			return err
 		}
 		if err := t.nextBlock(); err != nil {
 			return t.breakOff(err)
@@ -337,10 +375,25 @@ func (t *transaction) sendData() error {
 	}
 }
 
+// beginNext adds the commands of the next transaction to the last block of this one, if they are one group.
+func (t *Transaction) beginNext() {
+	if t.next == nil || !t.caps.Pipelining || !t.prompt || t.body.raw {
+		return
+	}
+	n := t.next()
+	if n == nil || !n.possible || len(n.env.To)+2 > maxGroup {
+		return
+	}
+	n.begun = n.putEnvelope() == nil
+	t.Conn.begun = n
+	t.Conn.body = append(t.Conn.body, t.out...)
+	t.out = t.out[:0]
+}
+
 // sendChunks sends the content as it is (RFC 3030). A chunk goes out only after the peer has accepted a recipient: some
 // servers run a chunk that they did not expect as commands.
-func (t *transaction) sendChunks(size int64) error {
-	head := strconv.AppendInt([]byte("BDAT "), size, 10)
+func (t *Transaction) sendChunks() error {
+	head := strconv.AppendInt([]byte("BDAT "), t.content.Size(), 10)
 	if err := t.write(t.ctx, PhaseData, append(head, " LAST\r\n"...)); err != nil {
 		return t.lastWords(err)
 	}
@@ -348,13 +401,13 @@ func (t *transaction) sendChunks(size int64) error {
 }
 
 // breakOff drops the connection before the final dot, so that the peer throws away what it has got.
-func (t *transaction) breakOff(err error) error {
+func (t *Transaction) breakOff(err error) error {
 	t.all(Result{PhaseData, ownReply(err), true})
 	return t.failed(PhaseData, err)
 }
 
 // finish reads the answer to the message: one, or with LMTP one for each recipient (RFC 2033, 4.2).
-func (t *transaction) finish() error {
+func (t *Transaction) finish() error {
 	var r mail.Reply
 	for i, rcpt := range t.accepted {
 		if t.goodbye.Code != 0 && t.o.LMTP {
@@ -371,13 +424,12 @@ func (t *transaction) finish() error {
 		}
 		t.results[rcpt] = Result{PhaseDot, r, false}
 	}
-	t.rset = false
 	return nil
 }
 
 // lastWords looks for what a peer said before it closed on us: "552 too big" tells more than a broken pipe. Before the
 // content only a temporary answer is believed, for it may not be meant for what we were saying.
-func (t *transaction) lastWords(cause error) error {
+func (t *Transaction) lastWords(cause error) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(t.ctx), t.o.Timeouts.Quit)
 	defer stop()
 	var e *Error

@@ -1,7 +1,8 @@
 // Package smtpc is an SMTP (RFC 5321) or LMTP (RFC 2033) client connection: pipelined, bounded, safe against its peer.
 //
 // It sends MAIL, all RCPT and DATA in one write where the peer takes PIPELINING, and the content with its final dot in
-// as few writes as there are 64 KiB blocks. It refuses replies that are endless or no replies, bytes that come between
+// as few writes as there are 64 KiB blocks; the last one holds the MAIL, RCPT and DATA of the next message, where there is
+// one. It refuses replies that are endless or no replies, bytes that come between
 // STARTTLS and the handshake, a password in the clear, and content that would break the protocol. When it fails, the
 // connection is of no further use (Usable reports false), and the recipients that the peer did not answer for have no
 // reply in the results: whether the peer took the message is then not known.
@@ -68,8 +69,10 @@ type Conn struct {
 	out     []byte // commands that are not sent yet
 	body    []byte // a block of content, stuffed
 	broken  bool
-	rset    bool // a transaction is open that has to be reset before the next
-	started bool // the peer has answered something in this transaction
+	rset    bool         // a transaction is open that has to be reset before the next
+	started bool         // the peer has answered something in this transaction
+	prompt  bool         // the last final dot was answered soon
+	begun   *Transaction // whose commands are on their way, and which has to be the next one
 }
 
 // New makes a client of an open connection. It says nothing yet.

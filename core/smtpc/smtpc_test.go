@@ -176,7 +176,7 @@ func TestSend(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, w := open(t, tt.script)
-			results, err := c.Send(t.Context(), tt.env, mail.Bytes([]byte(tt.content)))
+			results, err := send(t.Context(), c, tt.env, mail.Bytes([]byte(tt.content)))
 			if (err == nil) != (tt.fails == "") || (err != nil && !strings.Contains(err.Error(), tt.fails)) {
 				t.Errorf("the error is %v, want %q", err, tt.fails)
 			}
@@ -219,7 +219,7 @@ func TestSendAgain(t *testing.T) {
 		if !c.Alive() {
 			t.Error("the connection seems dead")
 		}
-		results, err := c.Send(t.Context(), envelope("", "b@y.example"), mail.Bytes([]byte(short)))
+		results, err := send(t.Context(), c, envelope("", "b@y.example"), mail.Bytes([]byte(short)))
 		if got := told(results); err != nil || got != want {
 			t.Errorf("got %q, %v; want %q", got, err, want)
 		}
@@ -242,7 +242,7 @@ func TestParameters(t *testing.T) {
 		S! 250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n
 		C. Subject: x\r\n\r\nbody\r\n
 		S: 250 ok`)
-	if results, err := c.Send(t.Context(), env, mail.Bytes([]byte(short))); err != nil {
+	if results, err := send(t.Context(), c, env, mail.Bytes([]byte(short))); err != nil {
 		t.Error(told(results), err)
 	}
 	w.finish(t)
@@ -259,7 +259,7 @@ func TestPriority(t *testing.T) {
 				"\nS: 250 ok\nC: RCPT TO:<b@y.example>\nS: 250 ok\nC: DATA\nS: 354 go\nC. Subject: x\\r\\n\\r\\nbody\\r\\n\nS: 250 ok")
 			env := envelope("", "b@y.example")
 			env.Priority = priority
-			if results, err := c.Send(t.Context(), env, mail.Bytes([]byte(short))); err != nil {
+			if results, err := send(t.Context(), c, env, mail.Bytes([]byte(short))); err != nil {
 				t.Error(told(results), err)
 			}
 			w.finish(t)
@@ -287,7 +287,7 @@ func TestObstacles(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, w := open(t, ehloNone)
-			results, err := c.Send(t.Context(), tt.env, mail.Bytes([]byte(tt.content)))
+			results, err := send(t.Context(), c, tt.env, mail.Bytes([]byte(tt.content)))
 			if got := told(results); err != nil || !strings.HasPrefix(got, tt.want) || !results[0].Ours {
 				t.Errorf("got %q, %v", got, err)
 			}
@@ -298,7 +298,7 @@ func TestObstacles(t *testing.T) {
 		c, w := open(t, ehloNone+"C: MAIL FROM:<>\nS: 250 ok\nC: RCPT TO:<b@y.example>\nS: 250 ok\nC: DATA\nS: 354 go\nC. Subject: x\\r\\n\\r\\nbody\\r\\n\nS: 250 ok")
 		env := envelope("", "ä@y.example", "b@y.example")
 		env.SMTPUTF8 = true
-		results, err := c.Send(t.Context(), env, mail.Bytes([]byte(short)))
+		results, err := send(t.Context(), c, env, mail.Bytes([]byte(short)))
 		if got := told(results); err != nil || !strings.HasSuffix(got, "\ndot 250 ok") || !strings.HasPrefix(got, "rcpt 553 5.6.7") {
 			t.Errorf("got %q, %v", got, err)
 		}
@@ -319,7 +319,7 @@ func TestBinary(t *testing.T) {
 			C: BDAT 9 LAST
 			C# 9 a\n.\r\r\n\x00\n.
 			S: 250 ok`)
-		results, err := c.Send(t.Context(), env, mail.Bytes([]byte("a\n.\r\r\n\x00\n.")))
+		results, err := send(t.Context(), c, env, mail.Bytes([]byte("a\n.\r\r\n\x00\n.")))
 		if got := told(results); err != nil || got != "rcpt 550 no\ndot 250 ok" {
 			t.Errorf("got %q, %v", got, err)
 		}
@@ -328,7 +328,7 @@ func TestBinary(t *testing.T) {
 	t.Run("no chunk without a recipient", func(t *testing.T) {
 		c, w := open(t, script+`S! 250 ok\r\n550 no\r\n550 no\r\n
 			W`)
-		if _, err := c.Send(t.Context(), env, mail.Bytes([]byte("a\n.\r\r\n\x00\n."))); err != nil || !c.Usable() {
+		if _, err := send(t.Context(), c, env, mail.Bytes([]byte("a\n.\r\r\n\x00\n."))); err != nil || !c.Usable() {
 			t.Error(err)
 		}
 		w.finish(t)
@@ -356,11 +356,11 @@ func TestLMTP(t *testing.T) {
 		C. Subject: x\r\n\r\nbody\r\n
 		S! 250 stored\r\n421 bye\r\n
 		X`))
-	results, err := c.Send(t.Context(), env, mail.Bytes([]byte(short)))
+	results, err := send(t.Context(), c, env, mail.Bytes([]byte(short)))
 	if got := told(results); err != nil || got != "dot 250 stored\nrcpt 550 who?\ndot 452 4.2.2 full" {
 		t.Errorf("got %q, %v", got, err)
 	}
-	results, err = c.Send(t.Context(), env, mail.Bytes([]byte(short)))
+	results, err = send(t.Context(), c, env, mail.Bytes([]byte(short)))
 	if got := told(results); err == nil || got != "dot 250 stored\ndot 421 bye\ndot 421 bye" {
 		t.Errorf("got %q, %v", got, err)
 	}
@@ -377,7 +377,7 @@ func TestLMTPWithoutRecipients(t *testing.T) {
 		C: DATA
 		S! 250 ok\r\n550 who?\r\n354 go\r\n
 		W`))
-	results, err := c.Send(t.Context(), envelope("", "a@y.example"), mail.Bytes([]byte(short)))
+	results, err := send(t.Context(), c, envelope("", "a@y.example"), mail.Bytes([]byte(short)))
 	if got := told(results); err != nil || got != "rcpt 550 who?" || c.Usable() {
 		t.Errorf("got %q, %v", got, err)
 	}
@@ -407,7 +407,7 @@ func TestManyRecipients(t *testing.T) {
 		}
 	}
 	c, w := open(t, ehloAll+script.String()+"C. Subject: x\\r\\n\\r\\nbody\\r\\n\nS: 250 ok")
-	results, err := c.Send(t.Context(), env, mail.Bytes([]byte(short)))
+	results, err := send(t.Context(), c, env, mail.Bytes([]byte(short)))
 	if err != nil || results[n-1].Reply.Code != 250 || w.writes.Load() != n/maxGroup+2 {
 		t.Errorf("%v, %d writes, %v", results[n-1], w.writes.Load(), err)
 	}

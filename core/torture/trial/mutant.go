@@ -58,12 +58,13 @@ var Mutants = []Mutant{
 	{
 		Name: "outcome before the reply", Edits: []Edit{{
 			File:   "core/schedule/lease.go",
-			Anchor: "j.outcomes = s.deliver(&deliver.Job{", Wrong: "j.outcomes = s.early(&deliver.Job{",
+			Anchor: "j.outcomes = s.deliver(j.request)", Wrong: "j.outcomes = s.early(j.request)",
 			Add: `
 func (s *Schedule) early(d *deliver.Job) []deliver.Outcome {
 	if !mutant("outcome before the reply") {
 		return s.deliver(d)
 	}
+	d.Next = nil
 	go s.deliver(d)
 	list := make([]deliver.Outcome, len(d.Envelope.To))
 	for i := range list {
