@@ -106,7 +106,7 @@ const rootHelp = `Pabal MTA: mail in, a queue that never loses it, mail out; the
 
   mta queue list|show|shape                          what waits, by -from -to -domain -state -reply -older -id
   mta queue retry|hold|release|bounce|delete         change it
-  mta queue suspend|resume DESTINATION               keep mail for a domain or a route, new mail too | try it again
+  mta queue suspend|resume WHAT                      keep mail for a domain or a route, or of a sender, new mail too
   mta queue check [-repair] | export|import DIR      prove it | keep it in files, move it
   mta explain ADDRESS [-from -ip -file]              what would become of a message, and why
   mta user add|password|list|remove                  accounts of the built-in plugin "users"

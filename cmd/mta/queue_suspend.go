@@ -9,11 +9,12 @@ import (
 	"github.com/pabal-mta/mta/core/admin"
 )
 
-const destinationHelp = "A DESTINATION is a domain, *.domain for every domain below it, a route of the configuration, or * for everything."
+const suspendable = "WHAT is a destination: a domain, *.domain for every domain below it, a route of the configuration, or * for everything.\n" +
+	"Or it is a sender, who has an @: an address, @domain, a pattern such as news-*@example.com; <> is reports."
 
-func someDestination(_ *cobra.Command, args []string) error {
+func somethingSuspendable(_ *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return usageError{errors.New("which destination? Give a domain, *.domain, a route, or * for everything")}
+		return usageError{errors.New("what? Give a domain, *.domain, a route, * for everything, or a sender")}
 	}
 	return nil
 }
@@ -21,12 +22,13 @@ func someDestination(_ *cobra.Command, args []string) error {
 func queueSuspend() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use:   "suspend DESTINATION...",
-		Short: "Keep mail for a destination without trying it, new mail too",
-		Long: "Keep mail for a destination without trying it, what is queued and what comes, also across restarts, until it is\n" +
-			"resumed. Mail is taken as ever; senders are told when it is late, and when its time is over.\n\n" + destinationHelp,
-		Example: "  mta queue suspend example.com -reason \"they move until Monday\"\n  mta queue suspend '*.example.com' smarthost",
-		Args:    someDestination,
+		Use:   "suspend WHAT...",
+		Short: "Keep mail for a destination or of a sender without trying it, new mail too",
+		Long: "Keep mail for a destination or of a sender without trying it, what is queued and what comes, also across restarts,\n" +
+			"until it is resumed. Mail is taken as ever; senders are told when it is late, and when its time is over.\n\n" + suspendable,
+		Example: "  mta queue suspend example.com -reason \"they move until Monday\"\n  mta queue suspend '*.example.com' smarthost\n" +
+			"  mta queue suspend bob@example.org -reason \"his password is known\"",
+		Args: somethingSuspendable,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := client(cmd)
 			if err != nil {
@@ -37,7 +39,7 @@ func queueSuspend() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "suspended: %s; %s\n", x.Destination, waitForIt(x))
+				fmt.Fprintf(cmd.OutOrStdout(), "suspended: %s%s\n", x.What, waitForIt(x))
 			}
 			return nil
 		},
@@ -48,11 +50,11 @@ func queueSuspend() *cobra.Command {
 
 func queueResume() *cobra.Command {
 	return &cobra.Command{
-		Use:     "resume DESTINATION...",
-		Short:   "End the suspension of a destination, and try its mail at once",
-		Long:    "End the suspension of a destination, named as it was suspended (mta status), and try its mail at once.",
+		Use:     "resume WHAT...",
+		Short:   "End the suspension of a destination or a sender, and try the mail at once",
+		Long:    "End the suspension of a destination or a sender, named as it was suspended (mta status), and try the mail at once.",
 		Example: "  mta queue resume example.com",
-		Args:    someDestination,
+		Args:    somethingSuspendable,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := client(cmd)
 			if err != nil {
@@ -63,16 +65,20 @@ func queueResume() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "resumed: %s; %s\n", x.Destination, waitForIt(x))
+				fmt.Fprintf(cmd.OutOrStdout(), "resumed: %s%s\n", x.What, waitForIt(x))
 			}
 			return nil
 		},
 	}
 }
 
+// waitForIt says how much waits for a destination.
 func waitForIt(x admin.Suspension) string {
-	if x.Waiting == 1 {
-		return "1 message waits for it"
+	switch {
+	case x.Waiting < 0:
+		return ""
+	case x.Waiting == 1:
+		return "; 1 message waits for it"
 	}
-	return plural(x.Waiting, "message") + " wait for it"
+	return "; " + plural(x.Waiting, "message") + " wait for it"
 }

@@ -81,7 +81,11 @@ func showStatus(out io.Writer, s admin.Status) {
 			plural(int(p.Calls), "call"), plural(int(p.Errors), "error"), plural(p.Restarts, "restart"), firstLine(p.Problem))
 	}
 	for _, x := range s.Suspended {
-		fmt.Fprintf(w, "suspended\t%s\t%d waiting\tfor %s: %s\n", x.Destination, x.Waiting, admin.Ago(time.Since(x.Since)), cmp.Or(x.Reason, "by the operator"))
+		waiting := ""
+		if x.Waiting >= 0 {
+			waiting = fmt.Sprintf("%d waiting", x.Waiting)
+		}
+		fmt.Fprintf(w, "suspended\t%s\t%s\tfor %s: %s\n", x.What, waiting, admin.Ago(time.Since(x.Since)), cmp.Or(x.Reason, "by the operator"))
 	}
 	for _, d := range s.Sites {
 		fmt.Fprintf(w, "to\t%s\t%d waiting, %d active\t%s\n", d.Name, d.Waiting, d.Active, siteState(d))

@@ -51,9 +51,9 @@ type Server interface {
 	Restore(ctx context.Context, from string, rec *queue.Record, c mail.Content, lost bool) (*queue.Record, error)
 	// Act does the verb to the messages and returns how many it was done to.
 	Act(ctx context.Context, verb Verb, ids []queue.ID, reason string) (int, error)
-	// Suspend keeps mail for a destination from being tried, until Resume. Both return how much waits for it.
-	Suspend(ctx context.Context, destination, reason string) (Suspension, error)
-	Resume(ctx context.Context, destination string) (Suspension, error)
+	// Suspend keeps mail for a destination, or of a sender, from being tried, until Resume. Both return how much waits.
+	Suspend(ctx context.Context, what, reason string) (Suspension, error)
+	Resume(ctx context.Context, what string) (Suspension, error)
 }
 
 // Listed is a message in a list: its record, and what only the running server knows of it.
@@ -62,12 +62,12 @@ type Listed struct {
 	Suspended string // why its destination is suspended; "" where it is not
 }
 
-// Suspension is a destination whose mail the operator keeps from being tried.
+// Suspension is a destination or a sender whose mail the operator keeps from being tried.
 type Suspension struct {
-	Destination string    `json:"destination"` // a route, a domain, *.domain, or *
-	Reason      string    `json:"reason,omitempty"`
-	Since       time.Time `json:"since"`
-	Waiting     int       `json:"waiting"` // messages, without those that go elsewhere too
+	What    string    `json:"what"` // a destination: a route, a domain, *.domain, or *; or a sender: an address, @domain, a pattern
+	Reason  string    `json:"reason,omitempty"`
+	Since   time.Time `json:"since"`
+	Waiting int       `json:"waiting"` // messages for a destination, without those that go elsewhere too; -1: of a sender they are not counted
 }
 
 // Status is the server at a glance.

@@ -126,7 +126,7 @@ func (f *fake) Suspend(_ context.Context, destination, reason string) (Suspensio
 		return Suspension{}, errors.New("which destination?")
 	}
 	f.suspended = reason
-	return Suspension{Destination: destination, Reason: reason, Waiting: 7}, nil
+	return Suspension{What: destination, Reason: reason, Waiting: 7}, nil
 }
 
 func (f *fake) Resume(_ context.Context, destination string) (Suspension, error) {
@@ -134,7 +134,7 @@ func (f *fake) Resume(_ context.Context, destination string) (Suspension, error)
 		return Suspension{}, fmt.Errorf("%s is not suspended", destination)
 	}
 	f.suspended = ""
-	return Suspension{Destination: destination}, nil
+	return Suspension{What: destination}, nil
 }
 
 // serve answers on a socket in a directory of the test's own.
@@ -444,7 +444,7 @@ func TestClientSuspends(t *testing.T) {
 	f := newFake()
 	c := serve(t, f)
 	x, err := c.Suspend(t.Context(), "example.com", "they <b>move</b>")
-	if err != nil || x.Destination != "example.com" || x.Waiting != 7 {
+	if err != nil || x.What != "example.com" || x.Waiting != 7 {
 		t.Errorf("%+v, %v", x, err)
 	}
 	err = c.List(t.Context(), Selection{}, func(m Message) error {
@@ -456,7 +456,7 @@ func TestClientSuspends(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if x, err := c.Resume(t.Context(), "example.com"); err != nil || x.Destination != "example.com" {
+	if x, err := c.Resume(t.Context(), "example.com"); err != nil || x.What != "example.com" {
 		t.Errorf("%+v, %v", x, err)
 	}
 	if _, err := c.Resume(t.Context(), "example.com"); err == nil || err.Error() != "example.com is not suspended" {

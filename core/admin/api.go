@@ -93,8 +93,8 @@ func API(s Server) http.Handler {
 	mux.HandleFunc("POST /queue/check", func(w http.ResponseWriter, r *http.Request) { check(w, r, s) })
 	mux.HandleFunc("POST /queue/suspend", func(w http.ResponseWriter, r *http.Request) { suspend(w, r, s.Suspend) })
 	mux.HandleFunc("POST /queue/resume", func(w http.ResponseWriter, r *http.Request) {
-		suspend(w, r, func(ctx context.Context, destination, _ string) (Suspension, error) {
-			return s.Resume(ctx, destination)
+		suspend(w, r, func(ctx context.Context, what, _ string) (Suspension, error) {
+			return s.Resume(ctx, what)
 		})
 	})
 	mux.HandleFunc("POST /queue/{verb}", func(w http.ResponseWriter, r *http.Request) { act(w, r, s) })
@@ -189,14 +189,14 @@ func act(w http.ResponseWriter, r *http.Request, s Server) {
 	answer(w, Result{n})
 }
 
-// suspend does one of the two things that are about a destination.
-func suspend(w http.ResponseWriter, r *http.Request, do func(ctx context.Context, destination, reason string) (Suspension, error)) {
+// suspend does one of the two things that are about more than messages.
+func suspend(w http.ResponseWriter, r *http.Request, do func(ctx context.Context, what, reason string) (Suspension, error)) {
 	var asked Suspension
 	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
-	x, err := do(r.Context(), asked.Destination, asked.Reason)
+	x, err := do(r.Context(), asked.What, asked.Reason)
 	if err != nil {
 		refuse(w, http.StatusUnprocessableEntity, err)
 		return

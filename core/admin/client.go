@@ -65,15 +65,15 @@ func (c *Client) Act(ctx context.Context, verb Verb, order Order) (int, error) {
 	return r.Count, err
 }
 
-// Suspend has mail for a destination not tried until Resume.
-func (c *Client) Suspend(ctx context.Context, destination, reason string) (x Suspension, err error) {
-	err = c.call(ctx, http.MethodPost, "/queue/suspend", Suspension{Destination: destination, Reason: reason}, &x)
+// Suspend has mail for a destination, or of a sender, not tried until Resume.
+func (c *Client) Suspend(ctx context.Context, what, reason string) (x Suspension, err error) {
+	err = c.call(ctx, http.MethodPost, "/queue/suspend", Suspension{What: what, Reason: reason}, &x)
 	return x, err
 }
 
 // Resume ends a suspension, and returns what it was.
-func (c *Client) Resume(ctx context.Context, destination string) (x Suspension, err error) {
-	err = c.call(ctx, http.MethodPost, "/queue/resume", Suspension{Destination: destination}, &x)
+func (c *Client) Resume(ctx context.Context, what string) (x Suspension, err error) {
+	err = c.call(ctx, http.MethodPost, "/queue/resume", Suspension{What: what}, &x)
 	return x, err
 }
 

@@ -85,7 +85,7 @@ func newGauges(status func() Status) *gauges {
 		full:      desc("queue_full", "1 while no mail is taken because the disk is nearly full."),
 		refusing:  desc("intake_stopped", "1 while no mail is taken, for whatever reason; the status says why."),
 		lag:       desc("queue_lag", "New mail before its first attempt, in budgets of memory; above 32 no mail is taken."),
-		suspended: desc("suspended_destinations", "Destinations that the operator has suspended."),
+		suspended: desc("suspensions", "Destinations and senders that the operator has suspended."),
 		started:   desc("start_time_seconds", "When the server was started, in seconds since 1970."),
 		plugin:    desc("plugin_up", "1 while the plugin's process is healthy.", "plugin"),
 		calls:     desc("plugin_calls_total", "Calls to the plugin.", "plugin"),

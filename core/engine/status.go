@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -185,7 +186,7 @@ func (e *Engine) List(ctx context.Context, f queue.Filter, fn func(admin.Listed)
 		suspended := e.schedule.Due(some) // the record is not written for each message of a dead site
 		for i, rec := range some {
 			l := admin.Listed{Record: rec}
-			if x := suspended[i]; x != nil {
+			if x := cmp.Or(suspended[i], e.suspended.ofSender(rec)); x != nil {
 				l.Suspended = whyOf(x)
 			}
 			if err := fn(l); err != nil {

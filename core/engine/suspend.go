@@ -12,15 +12,17 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/pabal-mta/mta/core/admin"
 	"github.com/pabal-mta/mta/core/event"
+	"github.com/pabal-mta/mta/core/queue"
 	"github.com/pabal-mta/mta/core/route"
 	"github.com/pabal-mta/mta/core/schedule"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
 
-// suspensions is the destinations that the operator has suspended. They are kept in a file, since a restart must not send
+// suspensions is the destinations and senders that the operator has suspended. They are kept in a file, since a restart must not send
 // what somebody wanted kept.
 type suspensions struct {
 	path string
@@ -40,7 +42,7 @@ func openSuspensions(dir string) (*suspensions, error) {
 		err = json.Unmarshal(text, &s.list)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the suspended destinations can't be read: %s: %w; to start without any, remove the file", s.path, err)
+		return nil, fmt.Errorf("what is suspended can't be read: %s: %w; to start without any, remove the file", s.path, err)
 	}
 	return s, nil
 }
@@ -49,6 +51,17 @@ func (s *suspensions) all() []schedule.Suspension {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.list
+}
+
+// ofSender returns the suspension of the sender of a message, or nil.
+func (s *suspensions) ofSender(rec *queue.Record) *schedule.Suspension {
+	list := s.all()
+	for i := range list {
+		if list[i].Sent(rec) {
+			return &list[i]
+		}
+	}
+	return nil
 }
 
 // change puts what f makes of the list in its place: in the file first, and then by use.
@@ -93,15 +106,15 @@ func (s *suspensions) write(list []schedule.Suspension) error {
 }
 
 // Suspend implements admin.Server.
-func (e *Engine) Suspend(_ context.Context, destination, reason string) (admin.Suspension, error) {
-	name, err := destinationOf(destination, e.current.Load().routes)
+func (e *Engine) Suspend(_ context.Context, what, reason string) (admin.Suspension, error) {
+	name, err := suspendable(what, e.current.Load().routes)
 	if err != nil {
 		return admin.Suspension{}, err
 	}
-	x := schedule.Suspension{Destination: name, Reason: strings.TrimSpace(reason), Since: time.Now().Round(0)}
+	x := schedule.Suspension{What: name, Reason: strings.TrimSpace(reason), Since: time.Now().Round(0)}
 	err = e.suspended.change(func(list []schedule.Suspension) ([]schedule.Suspension, error) {
 		for i := range list {
-			if list[i].Destination == name { // for another reason now
+			if list[i].What == name { // for another reason now
 				x.Since = list[i].Since
 				list[i] = x
 				return list, nil
@@ -112,19 +125,19 @@ func (e *Engine) Suspend(_ context.Context, destination, reason string) (admin.S
 	if err != nil {
 		return admin.Suspension{}, err
 	}
-	e.events.Emit(event.Event{Name: event.DestinationSuspended, Host: name, Reason: x.Reason})
+	e.tellSuspension(event.Event{Name: event.MailSuspended, Reason: x.Reason}, &x)
 	return e.suspension(x), nil
 }
 
 // Resume implements admin.Server.
-func (e *Engine) Resume(_ context.Context, destination string) (admin.Suspension, error) {
-	name, err := destinationOf(destination, e.current.Load().routes)
+func (e *Engine) Resume(_ context.Context, what string) (admin.Suspension, error) {
+	name, err := suspendable(what, e.current.Load().routes)
 	if err != nil {
-		name = destination // of a route that is no more
+		name = what // of a route that is no more
 	}
 	var was admin.Suspension
 	err = e.suspended.change(func(list []schedule.Suspension) ([]schedule.Suspension, error) {
-		at := slices.IndexFunc(list, func(x schedule.Suspension) bool { return x.Destination == name })
+		at := slices.IndexFunc(list, func(x schedule.Suspension) bool { return x.What == name })
 		if at < 0 {
 			return nil, fmt.Errorf("%s is not suspended; %s", name, listed(list))
 		}
@@ -132,9 +145,18 @@ func (e *Engine) Resume(_ context.Context, destination string) (admin.Suspension
 		return slices.Delete(list, at, at+1), nil
 	}, e.schedule.Suspend)
 	if err == nil {
-		e.events.Emit(event.Event{Name: event.DestinationResumed, Host: name, Took: time.Since(was.Since)})
+		e.tellSuspension(event.Event{Name: event.MailResumed, Took: time.Since(was.Since)}, &schedule.Suspension{What: name})
 	}
 	return was, err
+}
+
+func (e *Engine) tellSuspension(v event.Event, x *schedule.Suspension) {
+	if x.OfSender() {
+		v.From = x.What
+	} else {
+		v.Host = x.What
+	}
+	e.events.Emit(v)
 }
 
 func listed(list []schedule.Suspension) string {
@@ -143,20 +165,42 @@ func listed(list []schedule.Suspension) string {
 	}
 	names := make([]string, len(list))
 	for i, x := range list {
-		names[i] = x.Destination
+		names[i] = x.What
 	}
 	return "suspended: " + strings.Join(names, ", ")
 }
 
 // suspension is one as the operator sees it.
 func (e *Engine) suspension(x schedule.Suspension) admin.Suspension {
-	return admin.Suspension{Destination: x.Destination, Reason: x.Reason, Since: x.Since, Waiting: e.schedule.Suspended(x)}
+	out := admin.Suspension{What: x.What, Reason: x.Reason, Since: x.Since, Waiting: -1}
+	if !x.OfSender() {
+		out.Waiting = e.schedule.Suspended(x)
+	}
+	return out
 }
 
 // whyOf is why something is suspended, never empty.
 func whyOf(x *schedule.Suspension) string { return cmp.Or(x.Reason, "by the operator") }
 
-// destinationOf finds what an operator means: everything, a route, or domains in their canonical form.
+// suspendable finds what an operator means, in its canonical form: a sender, which has an @, or a destination.
+func suspendable(s string, routes route.Table) (string, error) {
+	if s != "<>" && !strings.Contains(s, "@") {
+		return destinationOf(s, routes)
+	}
+	if s == "<>" || strings.HasPrefix(s, "@") || strings.Contains(s, "*") {
+		if len(s) < 2 || len(s) > 320 || strings.ContainsFunc(s, func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) }) {
+			return "", fmt.Errorf("%q is no pattern of senders; one is @example.com, or news-*@example.com", s)
+		}
+		return strings.ToLower(s), nil
+	}
+	a, err := mail.ParseAddress(s)
+	if err != nil {
+		return "", fmt.Errorf("%q is no sender: %w", s, err)
+	}
+	return a.String(), nil
+}
+
+// destinationOf finds the destination: everything, a route, or domains.
 func destinationOf(s string, routes route.Table) (string, error) {
 	if s == "*" || slices.ContainsFunc(routes, func(r *route.Route) bool { return r.Name == s }) {
 		return s, nil
@@ -168,7 +212,7 @@ func destinationOf(s string, routes route.Table) (string, error) {
 		for i, r := range routes {
 			names[i] = r.Name
 		}
-		return "", fmt.Errorf("%q is no destination: give a domain, *.domain for all below it, a route (%s), or * for everything", s, strings.Join(names, ", "))
+		return "", fmt.Errorf("%q is no destination: give a domain, *.domain for all below it, a route (%s), * for everything, or a sender, who has an @", s, strings.Join(names, ", "))
 	}
 	sample := domain
 	if below {

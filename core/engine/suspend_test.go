@@ -7,7 +7,7 @@ import (
 	"github.com/pabal-mta/mta/core/route"
 )
 
-func TestDestinationOf(t *testing.T) {
+func TestSuspendable(t *testing.T) {
 	routes := route.Table{
 		{Name: "local", Kind: route.Store, Domains: []string{"example.com"}},
 		{Name: "partner", Kind: route.Smarthost, Domains: []string{"*.partner.example"}},
@@ -19,8 +19,10 @@ func TestDestinationOf(t *testing.T) {
 		"*.partner.example": "!suspend partner", "a.partner.example": "!suspend partner",
 		"": "!no destination", "Local": "!no destination", "lcoal": "!(local, partner, internet)", "*.": "!no destination", "*.com": "*.com",
 		"a b.example": "!no destination", "*example.net": "!no destination", "a\r\nb.example": "!no destination", "**": "!no destination",
+		"Bob@EXAMPLE.net": "Bob@example.net", "@Example.net": "@example.net", "<>": "<>", "News-*@example.NET": "news-*@example.net", "*@*": "*@*",
+		"@": "!no pattern", "bob@": "!no sender", "a b@example.net": "!no sender", "*@a b": "!no pattern", "*@\r\n": "!no pattern", "<bob@example.net>": "!no sender",
 	} {
-		got, err := destinationOf(given, routes)
+		got, err := suspendable(given, routes)
 		if err != nil {
 			got = "!" + err.Error()
 		}

@@ -40,8 +40,8 @@ const (
 	IntakeResumed   Name = "intake_resumed" // it is taken again; Took is how long it was not
 	Warning         Name = "warning"
 
-	DestinationSuspended Name = "destination_suspended" // Host is the destination
-	DestinationResumed   Name = "destination_resumed"   // Took is how long it was suspended
+	MailSuspended Name = "suspended" // Host is the destination, or From the sender
+	MailResumed   Name = "resumed"   // Took is how long it was suspended
 )
 
 // Event is one thing that happened. Only the fields that apply are set.

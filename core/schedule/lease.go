@@ -202,7 +202,7 @@ func (s *Schedule) run(j *job) {
 	case j.key == nowhere:
 		j.word = &deliver.Outcome{Class: deliver.TempFail, Phase: "resolve", Reply: noRoute}
 		j.fill()
-	case j.word != nil:
+	case j.word != nil, s.keep(j):
 		j.fill()
 	default:
 		s.attempt(j)
@@ -267,6 +267,11 @@ func (s *Schedule) lost(j *job, err error) {
 // giveBack undoes begin for a job that makes no attempt. s.mu is held.
 func (s *Schedule) giveBack(j *job) {
 	j.site.leases--
+	j.noProbe()
+}
+
+// noProbe notes that a job finds out nothing, or no more. s.mu is held.
+func (j *job) noProbe() {
 	if j.probe && j.site.trouble != nil {
 		j.site.trouble.probing = false
 	}
@@ -358,9 +363,7 @@ func (s *Schedule) deliver(d *deliver.Job) (outcomes []deliver.Outcome) {
 // observe learns from an attempt whether its site takes connections. s.mu is held.
 func (s *Schedule) observe(j *job) {
 	st := j.site
-	if j.probe && st.trouble != nil {
-		st.trouble.probing = false
-	}
+	j.noProbe()
 	if j.routed {
 		return
 	}

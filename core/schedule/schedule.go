@@ -96,12 +96,13 @@ type settings struct {
 
 // Schedule is a running schedule. Its methods may be called by several goroutines at once.
 type Schedule struct {
-	o        Options
-	settings atomic.Pointer[settings]
-	ctx      context.Context // of attempts; ends when Stop has waited long enough
-	cancel   context.CancelFunc
-	wake     chan struct{} // tells the timer goroutine that something is due earlier, or that it is over
-	running  sync.WaitGroup
+	o           Options
+	settings    atomic.Pointer[settings]
+	suspensions atomic.Pointer[[]Suspension]
+	ctx         context.Context // of attempts; ends when Stop has waited long enough
+	cancel      context.CancelFunc
+	wake        chan struct{} // tells the timer goroutine that something is due earlier, or that it is over
+	running     sync.WaitGroup
 
 	mu           sync.Mutex
 	table        table

@@ -472,8 +472,8 @@ func (s *Schedule) follow(st *site) *job {
 		return nil
 	}
 	from, inMemory := st.inTurn()
-	if !inMemory || s.table.at(from.jobs.lease.entry).busy { // by an operator who wants something else done
-		return nil
+	if !inMemory || s.table.at(from.jobs.lease.entry).busy || s.suspensionOf(from.jobs.lease.rec) != nil {
+		return nil // nor where an operator wants something else done
 	}
 	j := s.pick(st)
 	s.dispatch(st)

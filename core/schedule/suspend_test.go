@@ -23,7 +23,7 @@ func TestSuspend(t *testing.T) {
 		for i := range many {
 			w.queue.add(message(fmt.Sprintf("u%d@example.net", i)))
 		}
-		x := Suspension{Destination: "example.net", Reason: "they are moving", Since: time.Now()}
+		x := Suspension{What: "example.net", Reason: "they are moving", Since: time.Now()}
 		w.Suspend([]Suspension{x})
 		w.start()
 		synctest.Wait()
@@ -74,7 +74,7 @@ func TestSuspend(t *testing.T) {
 func TestSuspendedIsToldOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		w.Suspend([]Suspension{{Destination: "internet"}})
+		w.Suspend([]Suspension{{What: "internet"}})
 		begin := time.Now()
 		w.accept(message("bob@example.net"))
 		w.accept(message("ann@example.com")) // by another route
@@ -116,7 +116,7 @@ func TestSuspendWhileItRuns(t *testing.T) {
 		}
 		for round := range 20 {
 			time.Sleep(150 * time.Millisecond)
-			w.Suspend([]Suspension{{Destination: "*"}})
+			w.Suspend([]Suspension{{What: "*"}})
 			time.Sleep(101 * time.Millisecond) // what runs ends
 			n := len(w.net.made())
 			time.Sleep(time.Duration(round) * time.Second)
@@ -185,7 +185,7 @@ func TestSuspensionCovers(t *testing.T) {
 		{"*", "internet", "example.net"}, {"*", "partner", ""}, {"partner", "partner", ""}, {"internet", "internet", "example.net"},
 		{"EXAMPLE.net", "internet", "example.net"}, {"*.example.net", "internet", "a.b.example.net"},
 	} {
-		if x := (Suspension{Destination: tt.destination}); !x.covers(siteKey{tt.route, tt.domain}) {
+		if x := (Suspension{What: tt.destination}); !x.covers(siteKey{tt.route, tt.domain}) {
 			t.Errorf("%q does not cover %s/%s", tt.destination, tt.route, tt.domain)
 		}
 	}
@@ -193,7 +193,7 @@ func TestSuspensionCovers(t *testing.T) {
 		{"*", "", "unsorted"}, {"*", "", "nowhere"}, {"nowhere", "", "nowhere"}, {"example.net", "internet", "a.example.net"},
 		{"*.example.net", "internet", "example.net"}, {"net", "internet", "example.net"}, {"", "partner", ""}, {"", "internet", "example.net"},
 	} {
-		if x := (Suspension{Destination: tt.destination}); x.covers(siteKey{tt.route, tt.domain}) {
+		if x := (Suspension{What: tt.destination}); x.covers(siteKey{tt.route, tt.domain}) {
 			t.Errorf("%q covers %s/%s", tt.destination, tt.route, tt.domain)
 		}
 	}
@@ -209,7 +209,7 @@ func TestSuspensionCovers(t *testing.T) {
 func TestSearchBeginsAgain(t *testing.T) {
 	const many = 2 << chunkBits
 	w := prepare(t, newStore(t), nil) // and not started: the steps are made here
-	a, b := Suspension{Destination: "a.example"}, Suspension{Destination: "b.example"}
+	a, b := Suspension{What: "a.example"}, Suspension{What: "b.example"}
 	w.Suspend([]Suspension{a, b})
 	for i := range many {
 		w.remember(w.queue.add(message(fmt.Sprintf("u%d@%c.example", i, 'a'+i%2))))
@@ -230,4 +230,72 @@ func TestSearchBeginsAgain(t *testing.T) {
 	if n := w.table.count[ready]; n != many {
 		t.Errorf("%d of %d come up", n, many)
 	}
+}
+
+func from(sender string, m *queue.Message) *queue.Message {
+	m.Envelope.From = mail.MustParseAddress(sender)
+	return m
+}
+
+// TestSuspendSender: nothing of a suspended sender is tried, new or queued, asked for or going out behind another's; all goes out at once
+// when the suspension ends, and mail of others as ever.
+func TestSuspendSender(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 300
+		w := prepare(t, newStore(t), func(o *Options) { o.Limits.SiteConnections = 3 })
+		senders := []string{"ann@example.org", "carol@example.org"}
+		var ids []queue.ID
+		for i := range many {
+			ids = append(ids, w.queue.add(from(senders[i%2], message(fmt.Sprintf("u%d@example.net", i)))).ID)
+		}
+		w.Suspend([]Suspension{{What: "ANN@example.org", Reason: "the password is known"}, {What: "@spam.example"}})
+		w.start()
+		for i := range many {
+			w.accept(from(senders[i%2], message(fmt.Sprintf("n%d@example.net", i))))
+		}
+		synctest.Wait()
+		if _, err := w.Retry(ids[:1]); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		for _, a := range w.net.made() {
+			if a.job.Envelope.From.String() != senders[1] {
+				t.Fatalf("an attempt for %s", a.job.Envelope.From)
+			}
+		}
+		if got := w.queue.get(ids[0]).Recipients[0].Reply.String(); got != "450 4.3.2 mail of this sender is suspended: the password is known" {
+			t.Errorf("%q is said", got)
+		}
+		if n := w.queue.size(); n != many {
+			t.Errorf("%d are queued, %d wait for their sender", n, many)
+		}
+		w.Suspend(nil)
+		synctest.Wait()
+		if n := w.queue.size(); n != 0 || len(w.net.made()) != 2*many {
+			t.Errorf("%d have not gone out, in %d attempts", n, len(w.net.made()))
+		}
+	})
+}
+
+// TestSuspendedSenderFindsNothingOut: a message of a suspended sender that comes up when a dead host is to be asked again does
+// not ask, and so must not keep others from asking.
+func TestSuspendedSenderFindsNothingOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(o *Options) { o.Limits.SiteConnections = 1 })
+		w.net.answer = byDomain(map[string]deliver.Outcome{"dead.example": dead})
+		for i := range 20 {
+			w.accept(from([]string{"ann@example.org", "carol@example.org"}[i%2], message(fmt.Sprintf("u%d@dead.example", i))))
+		}
+		synctest.Wait()
+		w.Suspend([]Suspension{{What: "ann@example.org"}})
+		w.net.mu.Lock()
+		w.net.answer = nil
+		w.net.mu.Unlock()
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if n := w.queue.size(); n != 10 {
+			t.Errorf("%d are queued, 10 wait for their sender", n)
+		}
+	})
 }
