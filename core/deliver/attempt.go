@@ -171,7 +171,7 @@ func (a *attempt) send(ctx context.Context, l *line, t *smtpc.Transaction) bool 
 		results, err := t.Send(ctx, next)
 		var e *smtpc.Error
 		if at == 0 && l.used > 0 && errors.As(err, &e) && e.Unanswered && ctx.Err() == nil {
-			a.noteLoss(l, t, err)
+			a.noteLoss(l, t, e)
 			return false
 		}
 		a.take(l, at, results, err)
@@ -193,19 +193,20 @@ func (a *attempt) transaction(l *line, at, end int) *smtpc.Transaction {
 	return l.conn.Transaction(&env, a.form.content)
 }
 
-// mayPassOn reports whether another job may be begun behind this one.
+// mayPassOn reports whether another job may be begun behind this one. The hosts of mx are anybody's: some refuse commands that come
+// behind a message, lest they be smuggled mail, and nobody knows what else they think of it. Other hosts were chosen by the operator.
 func (a *attempt) mayPassOn(l *line) bool {
-	return a.job.Next != nil && !a.routed && l.used+1 < a.o.Limits.Messages && !a.memory.has(loses, l.addr)
+	return a.job.Next != nil && a.way.Kind != KindMX && !a.routed && l.used+1 < a.o.Limits.Messages && !a.memory.has(loses, l.addr)
 }
 
-// noteLoss remembers a host that lost a message's commands because they came with the end of the one before
+// noteLoss remembers a host that lost a message's commands, or refused them, because they came with the end of the one before
 // (RFC 2920, 3.2 forbids it): it gets the next ones by themselves, and nobody waits for its answer in vain again.
-func (a *attempt) noteLoss(l *line, t *smtpc.Transaction, err error) {
+func (a *attempt) noteLoss(l *line, t *smtpc.Transaction, e *smtpc.Error) {
 	var timeout *smtpc.TimeoutError
-	if !t.Begun() || !errors.As(err, &timeout) {
+	if !t.Begun() || !errors.As(e, &timeout) && (e.Reply.Code == 0 || e.Reply.Code == 421) {
 		return
 	}
-	a.warn(l.host, l.addr, "the host does not answer to what follows a message in the same write; it gets each message by itself for a while", err)
+	a.warn(l.host, l.addr, "the host does not take what follows a message in the same write; it gets each message by itself for a while", e)
 	a.memory.add(loses, l.addr, a.o.Limits.RememberLoss)
 }
 

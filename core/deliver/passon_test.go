@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pabal-mta/mta/core/dns"
 	"github.com/pabal-mta/mta/core/event"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
@@ -93,7 +94,6 @@ func TestPassOnTrouble(t *testing.T) {
 		{"no answer to the dot", "DOT", "drop", "+" + closed, behind, 2},
 		{"MAIL dropped", "MAIL", "drop", behind, alone, 2},
 		{"421 to MAIL", "MAIL", "421 4.7.0 enough", behind, alone, 2},
-		{"MAIL refused", "MAIL", "550 5.7.1 not you", "+permfail mail 550 5.7.1 not you", alone, 1},
 		{"recipient refused", "RCPT", "550 5.1.1 who?", "+permfail rcpt 550 5.1.1 who?", alone, 1},
 		{"DATA refused", "DATA", "451 4.3.0 not now", "+tempfail data 451 4.3.0 not now", alone, 1},
 	} {
@@ -241,6 +241,52 @@ func TestPassOnLost(t *testing.T) {
 	p.once(t, 0, 1, 2, 3, 4, 5, 6)
 	if p.connections() != 2 || len(warnings) != 1 || !strings.Contains(warnings[0].Reason, "by itself") {
 		t.Errorf("%d connections, %v", p.connections(), warnings)
+	}
+}
+
+// A host that refuses what comes with the end of a message, as smuggled mail, refuses no message for that: Haraka does so.
+func TestPassOnRefused(t *testing.T) {
+	for _, code := range []string{"503 5.5.1 pipelined after end of DATA", "554 5.5.0 synchronization", "450 4.5.0 not so fast"} {
+		p := listen(t, &peer{refuses: code})
+		list, _ := numbered(7)
+		if got, want := attempted(t, deliverer(t, smarthost(p), nil), list...), []string{alone, alone, behind, alone, alone, alone, alone}; !slices.Equal(got, want) {
+			t.Errorf("%q", got)
+		}
+		p.once(t, 0, 1, 2, 3, 4, 5, 6)
+		if p.connections() != 2 {
+			t.Errorf("%d connections", p.connections())
+		}
+	}
+}
+
+// Refused for itself, it is refused.
+func TestPassOnRefusedForItself(t *testing.T) {
+	p := listen(t, &peer{})
+	p.answer = func(_ int, command string) string {
+		if strings.HasPrefix(command, "MAIL FROM:<no@sender.example>") {
+			return "550 5.7.1 not you"
+		}
+		return ""
+	}
+	list, _ := numbered(4)
+	list[2].Envelope.From = mail.MustParseAddress("no@sender.example")
+	if got, want := attempted(t, deliverer(t, smarthost(p), nil), list...), []string{alone, alone, "+permfail mail 550 5.7.1 not you", alone}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	p.once(t, 0, 1, 3)
+}
+
+// Hosts that nobody has chosen get each message by itself.
+func TestPassOnToChosenHostsOnly(t *testing.T) {
+	p := listen(t, &peer{})
+	n := names{mx: map[string][]dns.Host{"there.example": {{Name: "mx.there.example"}}}, addr: map[string]string{"mx.there.example": "127.0.0.1"}}
+	d := deliverer(t, Way{Kind: KindMX, Port: p.port(), AllowLoopback: true}, func(o *Options) { o.DNS = n })
+	list, asked := numbered(4)
+	for _, j := range list {
+		j.Domain = "there.example"
+	}
+	if got := attempted(t, d, list...); slices.ContainsFunc(got, func(s string) bool { return s != alone }) || *asked != 0 || p.connections() != 1 {
+		t.Errorf("%q, asked %d times, %d connections", got, *asked, p.connections())
 	}
 }
 

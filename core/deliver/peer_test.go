@@ -29,7 +29,8 @@ type peer struct {
 	greeting string
 	ehlo     []string
 	lmtp     bool
-	loses    bool // it throws away what it was sent with the end of a message
+	loses    bool   // it throws away what it was sent with the end of a message
+	refuses  string // its reply to commands that were sent with the end of a message
 	tls      *tls.Config
 	// answer replaces the reply to a command; "" is the usual one. "drop" closes the connection. "DOT" stands for the
 	// final dot, with LMTP "DOT 0" and so on for each recipient.
@@ -122,6 +123,7 @@ type talk struct {
 	r      *bufio.Reader
 	secure bool
 	m      message
+	behind int // commands that came with the end of a message and are not read yet
 }
 
 func (k *talk) run() {
@@ -135,6 +137,11 @@ func (k *talk) run() {
 		k.mu.Lock()
 		k.commands = append(k.commands, line)
 		k.mu.Unlock()
+		if k.behind > 0 && k.refuses != "" {
+			k.behind--
+			fmt.Fprintf(k.c, "%s\r\n", k.refuses)
+			continue
+		}
 		if !k.command(line) {
 			return
 		}
@@ -230,6 +237,9 @@ func (k *talk) data() bool {
 		b.WriteString(strings.TrimPrefix(line, "."))
 	}
 	k.m.body = b.String()
+	if rest, err := k.r.Peek(k.r.Buffered()); err == nil {
+		k.behind = strings.Count(string(rest), "\n")
+	}
 	if k.loses {
 		_, _ = k.r.Discard(k.r.Buffered())
 	}

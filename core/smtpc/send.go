@@ -189,6 +189,10 @@ func (t *Transaction) run() error {
 	switch {
 	case t.goodbye.Code != 0:
 		return nil
+	case t.rejected.Code != 0 && t.begun:
+		// It may be about the place and not about the message: some hosts refuse whatever comes behind one in the same write.
+		t.broken = true
+		return &Error{Phase: PhaseMail, Reply: t.rejected, Unanswered: true}
 	case t.rejected.Code != 0:
 		t.all(Result{PhaseMail, t.rejected, false})
 		return t.abandon()

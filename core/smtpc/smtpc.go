@@ -37,7 +37,7 @@ const (
 type Error struct {
 	Phase      string
 	Reply      mail.Reply // what the peer said, if it refused; else zero
-	Unanswered bool       // the peer had answered nothing in this transaction: it had most likely closed before
+	Unanswered bool       // the peer had answered nothing in this transaction, and had most likely closed before; or refused to have it begun
 	Err        error      // nil where Reply says it all
 }
 
