@@ -1,11 +1,14 @@
 package main
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -154,6 +157,92 @@ func TestPythonHost(t *testing.T) {
 	if data, _ := os.ReadFile(heard); strings.Contains(string(data), "once:") {
 		t.Errorf("it has forgotten what it kept:\n%s", data)
 	}
+}
+
+const pythonReader = `
+hostname = "mx.example"
+domains  = ["example.test"]
+data_dir = "var"
+
+listener "mx" {
+  address  = ["${MX}"]
+  pipeline = pipeline.in
+}
+
+plugin "users" {
+  source = "builtin:users"
+  config {
+    file = "users"
+  }
+}
+
+plugin "mailboxes" {
+  source = "builtin:maildir"
+  config {
+    path     = "var/mail/{domain}/{user}"
+    accounts = "users"
+  }
+}
+
+plugin "reader" {
+  source = "./reader.pyz"
+}
+
+pipeline "in" {
+  on "message" {
+    use = [plugin.reader]
+  }
+}
+
+route "local" {
+  domains = domains
+  store   = plugin.mailboxes
+}
+
+queue {
+  min_free = "1MiB"
+}
+`
+
+// TestPythonFiles: a large message comes to a plugin in Python as a file, whole, and the file is closed after the call.
+func TestPythonFiles(t *testing.T) {
+	notShort(t)
+	t.Parallel()
+	needsPython(t)
+	ports := freePorts(t, 1)
+	s := newSystem(t, pythonReader, map[string]string{"MX": ports[0]})
+	zipapp(t, s.dir, "reader.pyz", map[string]string{"__main__.py": "../../sdk/python/tests/reader.py"})
+	s.must("correct horse battery\n", "user", "add", "ann@example.test", "-file", "users")
+	s.must("", "plugin", "pin", "reader")
+	s.start()
+	want := map[string]int{}
+	c := mustDial(t, ports[0])
+	for n, lines := range []int{10, 6_000, 200_000, 6_001, 6_002, 6_003, 6_004, 6_005} {
+		body := strings.Repeat(fmt.Sprintf("line of message %d\r\n", n), lines)
+		if err := c.Send("<carol@sender.example>", "ann@example.test", []byte("Subject: x\r\n\r\n"+body)); err != nil {
+			t.Fatal(err)
+		}
+		want[fmt.Sprintf("%x", sha256.Sum256([]byte(body)))] = lines
+	}
+	open := map[string]int{}
+	for _, text := range s.mailbox("ann", len(want)) {
+		read := regexp.MustCompile(`X-Open: (\d+)\r?\nX-Read: (as a file|inline), (\w+)\r?\n`).FindStringSubmatch(text)
+		if read == nil || want[read[3]] == 0 || (read[2] == "as a file") != (want[read[3]] > 1000) {
+			t.Fatalf("%q, of a message that begins with\n%.400s", read, text)
+		}
+		if read[2] == "as a file" {
+			open[read[1]]++
+		}
+		delete(want, read[3])
+	}
+	if len(open) > 2 { // a connection of the server's may come and go
+		t.Errorf("so many files were open, so often: %v", open)
+	}
+	if out := s.must("", "plugin", "info", "reader"); !strings.Contains(out, "contents above 64 KiB: by descriptor") {
+		t.Error(out)
+	}
+	s.must("", "plugin", "check", "reader")
+	s.stop()
 }
 
 func page(address string) string {

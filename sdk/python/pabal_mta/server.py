@@ -14,7 +14,7 @@ import time
 
 import grpc
 
-from . import answers, config, wire
+from . import answers, config, files, wire
 from . import host as hosts
 
 _COOKIE = ("MTA_PLUGIN", "mta.plugin.v1")
@@ -104,7 +104,7 @@ def _needs(new):
 
 class _Service:
     def __init__(self, plugin):
-        self.plugin, self.value, self.host = plugin, None, None
+        self.plugin, self.value, self.host, self.files = plugin, None, None, None
         self.idle = threading.Condition()
         self.running = 0
         self.drained, self.ended = threading.Event(), threading.Event()
@@ -121,7 +121,7 @@ class _Service:
         p = self.plugin
         return wire.DescribeResponse(
             name=p.name, version=p.version, doc=p.doc, sdk="python/1", kinds=self.kinds(),
-            schema_json=json.dumps(config.schema_of(p.config)).encode())
+            schema_json=json.dumps(config.schema_of(p.config)).encode(), takes_descriptors=self.files is not None)
 
     def configure(self, request, context):
         if self.value is not None:
@@ -162,9 +162,12 @@ class _Service:
 
     def large(self, frames, context):
         request = next(frames).request
-        with tempfile.SpooledTemporaryFile(1 << 20) as spool:
-            for frame in frames:
-                spool.write(frame.chunk)
+        try:
+            spool = self.content(request, frames)
+        except OSError as e:
+            yield wire.Frame(response=wire.Response(seq=request.seq, error=wire.Error(kind=wire.ERROR_KIND_NO_DESCRIPTOR, text=answers.text(e))))
+            return
+        with spool:
             ctx = Context(request.timeout_ms)
             context.add_callback(ctx.cancelled.set)
             response = self.answer(ctx, request, spool)
@@ -172,6 +175,18 @@ class _Service:
             yield wire.Frame(response=response)
             for at in range(0, len(chunks), _CHUNK):
                 yield wire.Frame(chunk=chunks[at:at + _CHUNK])
+
+    def content(self, request, frames):
+        """The content of a large call: a file that the server hands over, or what follows in chunks."""
+        content = getattr(request, request.WhichOneof("call")).content
+        if content.token:
+            if self.files is None:
+                raise OSError("this plugin takes no descriptors")
+            return self.files.take(content)
+        spool = tempfile.SpooledTemporaryFile(1 << 20)
+        for frame in frames:
+            spool.write(frame.chunk)
+        return spool
 
     def answer(self, ctx, request, spool=None):
         """Makes one call. It always has an answer: what goes wrong is one."""
@@ -397,6 +412,7 @@ def serve(plugin):
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     s = _Service(plugin)
     led = _follow_lifeline(s)
+    s.files = files.taker()
     for sig in (signal.SIGTERM, signal.SIGINT):  # a service manager sends them to the whole group
         signal.signal(sig, lambda *_: (s.drained.is_set() or not led) and os._exit(0 if led else 1))
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(2 * _THREADS), options=[

@@ -3,7 +3,10 @@ import datetime
 import ipaddress
 import os
 import queue
+import socket
+import struct
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -12,7 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 
 import pabal_mta as mta  # noqa: E402
 from pabal_mta import host as hosts  # noqa: E402
-from pabal_mta import server  # noqa: E402
+from pabal_mta import files, server  # noqa: E402
 
 
 @dataclasses.dataclass
@@ -296,6 +299,48 @@ class StreamTest(unittest.TestCase):
     def test_end(self):
         self.requests.put(None)
         self.assertEqual(list(self.answers), [])
+
+
+class TakerTest(unittest.TestCase):
+    def setUp(self):
+        self.ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(self.ours.close)
+        self.taker = files.Taker(theirs)
+        self.addCleanup(theirs.close)
+
+    def send(self, token, text, wait=60_000):
+        with tempfile.TemporaryFile() as f:
+            f.write(text)
+            f.flush()
+            socket.send_fds(self.ours, [struct.pack(">QI", token, wait)], [f.fileno()])
+
+    def take(self, **fields):
+        return self.taker.take(mta.Content(**fields))
+
+    def test_take(self):
+        self.send(1, b"one")
+        self.send(2, b"xxtwo")
+        with self.take(token=2, data=b"head ", offset=2, size=8) as two, self.take(token=1, size=3) as one:
+            self.assertEqual((one.read(), two.read(), two.read(3), two.read(7), two.read(99)), (b"one", b"head two", b"hea", b"head tw", b"head two"))
+        with self.assertRaises(OSError):
+            one.read()  # not what else the number stands for by then
+
+    def test_absent(self):
+        self.send(1, b"one")
+        for fields in {"token": 7, "size": 3}, {"token": 1, "size": 4}:
+            with self.assertRaises(OSError):
+                self.take(**fields)
+        self.ours.close()
+        with self.assertRaises(OSError):
+            self.take(token=9, size=1)
+
+    def test_forgotten(self):
+        before = len(os.listdir("/proc/self/fd"))
+        for token in range(1, 20):
+            self.send(token, b"nobody asks", wait=0)
+            with self.assertRaises(OSError):
+                self.take(token=99, size=1)
+        self.assertLess(len(os.listdir("/proc/self/fd")), before + 3)
 
 
 if __name__ == "__main__":
