@@ -20,7 +20,7 @@ const calmDown = 300 * time.Millisecond
 // commitToJournal makes a group durable: one write, one sync.
 func (q *Queue) commitToJournal(group []*op) error {
 	f := &q.fresh
-	if f.journal.Full(q.volume(group)) {
+	if f.journal.Full(q.volume(group)) || len(f.active.keys) >= f.maxKeys {
 		if _, err := q.turn(); err != nil {
 			return err
 		}

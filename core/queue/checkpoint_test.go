@@ -227,3 +227,32 @@ func TestCheckpointWithoutRoom(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLayersStaySmall: removals take few bytes in the journal, so that a file of it could hold very many; their memory is bounded
+// all the same while a long queue is drained.
+func TestLayersStaySmall(t *testing.T) {
+	q := openQueue(t, t.TempDir())
+	var ids []ID
+	for i := range 300 {
+		ids = append(ids, add(t, q, message(pattern(i, 100), "bob@example.net")).ID)
+	}
+	keys(t, q, keyRecord) // a checkpoint: they are in the store
+	q.fresh.mu.Lock()
+	q.fresh.maxKeys = 50
+	q.fresh.mu.Unlock()
+	most := 0
+	for _, id := range ids {
+		if err := remove(q, id); err != nil {
+			t.Fatal(err)
+		}
+		q.fresh.mu.RLock()
+		most = max(most, len(q.fresh.active.keys))
+		q.fresh.mu.RUnlock()
+	}
+	if most < 50 || most > 60 {
+		t.Errorf("a layer has got %d keys", most)
+	}
+	if n := keys(t, q, keyRecord) + keys(t, q, keyContent); n != 0 {
+		t.Errorf("%d keys are left", n)
+	}
+}

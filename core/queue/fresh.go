@@ -26,7 +26,12 @@ type fresh struct {
 	frozen  *layer // nil when the store has it
 
 	changes []change // of the group that is being committed; of the committer goroutine alone
+	maxKeys int      // of a layer, after which it is frozen though its file is not full
 }
+
+// maxKeys bounds the memory of a layer, some 20 MiB: a removal takes few bytes in the journal, and while a long queue is drained a
+// file holds half a million of them.
+const maxKeys = 1 << 18
 
 // layer is what one file of the journal says.
 type layer struct {

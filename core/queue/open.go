@@ -234,6 +234,7 @@ func (q *Queue) beginOnDisk(in *inspection) (err error) {
 		_ = q.fresh.journal.Close()
 		return explain(dir, err)
 	}
+	q.fresh.maxKeys = maxKeys
 	q.fresh.active = newLayer()
 	q.fresh.active.tally = q.tally
 	return nil

@@ -113,8 +113,8 @@ func (s *Schedule) early(d *deliver.Job) []deliver.Outcome {
 		Name: "journal begun anew before the store was synced", Edits: []Edit{{
 			File: "core/queue/open.go", Anchor: "		WithSyncWrites(true).", Wrong: "		WithSyncWrites(!mutant(\"journal begun anew before the store was synced\")).",
 		}, { // and its files take turns sooner
-			File: "core/queue/checkpoint.go", Anchor: "	if f.journal.Full(q.volume(group)) {\n",
-			Wrong: "	sooner := int64(0)\n	if mutant(\"journal begun anew before the store was synced\") {\n		sooner = journal.FileSize - 256<<10\n	}\n	if f.journal.Full(q.volume(group) + sooner) {\n",
+			File: "core/queue/checkpoint.go", Anchor: "	if f.journal.Full(q.volume(group)) || len(f.active.keys) >= f.maxKeys {\n",
+			Wrong: "	sooner := int64(0)\n	if mutant(\"journal begun anew before the store was synced\") {\n		sooner = journal.FileSize - 256<<10\n	}\n	if f.journal.Full(q.volume(group)+sooner) || len(f.active.keys) >= f.maxKeys {\n",
 		}},
 		Caught: []ledger.Kind{ledger.Lost}, By: ByCut,
 	},
