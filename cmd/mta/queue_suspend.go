@@ -30,18 +30,9 @@ func queueSuspend() *cobra.Command {
 			"  mta queue suspend bob@example.org -reason \"his password is known\"",
 		Args: somethingSuspendable,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := client(cmd)
-			if err != nil {
-				return err
-			}
-			for _, name := range args {
-				x, err := c.Suspend(cmd.Context(), name, reason)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "suspended: %s%s\n", x.What, waitForIt(x))
-			}
-			return nil
+			return forEach(cmd, args, "suspended", func(c *admin.Client, what string) (admin.Suspension, error) {
+				return c.Suspend(cmd.Context(), what, reason)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
@@ -56,20 +47,27 @@ func queueResume() *cobra.Command {
 		Example: "  mta queue resume example.com",
 		Args:    somethingSuspendable,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := client(cmd)
-			if err != nil {
-				return err
-			}
-			for _, name := range args {
-				x, err := c.Resume(cmd.Context(), name)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "resumed: %s%s\n", x.What, waitForIt(x))
-			}
-			return nil
+			return forEach(cmd, args, "resumed", func(c *admin.Client, what string) (admin.Suspension, error) {
+				return c.Resume(cmd.Context(), what)
+			})
 		},
 	}
+}
+
+// forEach does the same with all that is named, and says so.
+func forEach(cmd *cobra.Command, names []string, done string, do func(*admin.Client, string) (admin.Suspension, error)) error {
+	c, err := client(cmd)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		x, err := do(c, name)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s%s\n", done, x.What, waitForIt(x))
+	}
+	return nil
 }
 
 // waitForIt says how much waits for a destination.

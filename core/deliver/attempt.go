@@ -203,7 +203,8 @@ func (a *attempt) mayPassOn(l *line) bool {
 // (RFC 2920, 3.2 forbids it): it gets the next ones by themselves, and nobody waits for its answer in vain again.
 func (a *attempt) noteLoss(l *line, t *smtpc.Transaction, e *smtpc.Error) {
 	var timeout *smtpc.TimeoutError
-	if !t.Begun() || !errors.As(e, &timeout) && (e.Reply.Code == 0 || e.Reply.Code == 421) {
+	var refused *smtpc.NotBegunError
+	if !t.Begun() || !errors.As(e, &timeout) && !errors.As(e, &refused) {
 		return
 	}
 	a.warn(l.host, l.addr, "the host does not take what follows a message in the same write; it gets each message by itself for a while", e)

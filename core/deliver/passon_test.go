@@ -10,6 +10,7 @@ import (
 
 	"github.com/pabal-mta/mta/core/dns"
 	"github.com/pabal-mta/mta/core/event"
+	"github.com/pabal-mta/mta/core/smtpc"
 	"github.com/pabal-mta/mta/sdk/mail"
 )
 
@@ -256,6 +257,16 @@ func TestPassOnRefused(t *testing.T) {
 		if p.connections() != 2 {
 			t.Errorf("%d connections", p.connections())
 		}
+	}
+}
+
+// Nor is it refused where the server stops, or the time is up, before it could be sent by itself.
+func TestPassOnRefusedAtTheEnd(t *testing.T) {
+	a := &attempt{}
+	refused := &smtpc.NotBegunError{Reply: mail.NewReply(503, "5.5.1", "pipelined after end of DATA")}
+	o := a.problem(host{name: "127.0.0.1"}, "127.0.0.1:25", &smtpc.Error{Phase: smtpc.PhaseMail, Unanswered: true, Err: refused})
+	if o.Class != TempFail || o.Reply.Code != 451 || !strings.Contains(o.Reply.Text, "pipelined after end of DATA") {
+		t.Errorf("%+v", o)
 	}
 }
 

@@ -116,6 +116,9 @@ func TestBegunBehind(t *testing.T) {
 				if errors.As(errs[tt.n-1], &e); (e != nil && e.Unanswered) != tt.unanswered || c.Usable() == tt.useless {
 					t.Errorf("%v, unanswered: %v, usable: %v", e, e != nil && e.Unanswered, c.Usable())
 				}
+				if e != nil && e.Reply.Permanent() {
+					t.Errorf("%v would be the end of a message that the peer has said nothing of", e.Reply)
+				}
 				if n := w.writes.Load(); n != tt.writes {
 					t.Errorf("%d writes, want %d", n, tt.writes)
 				}

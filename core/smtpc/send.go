@@ -192,7 +192,7 @@ func (t *Transaction) run() error {
 	case t.rejected.Code != 0 && t.begun:
 		// It may be about the place and not about the message: some hosts refuse whatever comes behind one in the same write.
 		t.broken = true
-		return &Error{Phase: PhaseMail, Reply: t.rejected, Unanswered: true}
+		return &Error{Phase: PhaseMail, Unanswered: true, Err: &NotBegunError{t.rejected}}
 	case t.rejected.Code != 0:
 		t.all(Result{PhaseMail, t.rejected, false})
 		return t.abandon()

@@ -52,6 +52,13 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// NotBegunError says that a message could not be begun behind another: the peer refused its MAIL. It is no word on the message, which
+// is to be sent by itself.
+type NotBegunError struct{ Reply mail.Reply }
+
+// Error returns the refusal.
+func (e *NotBegunError) Error() string { return e.Reply.String() }
+
 // Options are what a connection is made of.
 type Options struct {
 	Hostname string // what we say in EHLO
