@@ -172,6 +172,7 @@ type net struct {
 	answer   func(*deliver.Job, mail.Recipient) deliver.Outcome
 	before   func(context.Context, *deliver.Job) // may block
 	begun    map[*deliver.Job]time.Time          // behind another one, and not attempted yet
+	handed   func()                              // is called each time that one is begun
 }
 
 func (n *net) Attempt(ctx context.Context, j *deliver.Job) []deliver.Outcome {
@@ -214,6 +215,9 @@ func (n *net) goOn(j *deliver.Job) {
 		n.begun = map[*deliver.Job]time.Time{}
 	}
 	n.begun[next] = time.Now()
+	if n.handed != nil {
+		n.handed()
+	}
 }
 
 func (n *net) made() []attempt {

@@ -202,7 +202,7 @@ func (s *Schedule) run(j *job) {
 	case j.key == nowhere:
 		j.word = &deliver.Outcome{Class: deliver.TempFail, Phase: "resolve", Reply: noRoute}
 		j.fill()
-	case j.word != nil, s.keep(j):
+	case j.word != nil, j.request == nil && s.keep(j): // what was begun behind another has a connection, and goes on
 		j.fill()
 	default:
 		s.attempt(j)

@@ -299,3 +299,24 @@ func TestSuspendedSenderFindsNothingOut(t *testing.T) {
 		}
 	})
 }
+
+// TestSuspendedWhileBegun: a message whose commands are on their way already, behind those of another, goes on: its connection is
+// its own, and nobody else would end it.
+func TestSuspendedWhileBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := prepare(t, newStore(t), func(o *Options) { o.Limits.SiteConnections = 1 })
+		for i := range 6 {
+			m := message(fmt.Sprintf("u%d@example.net", i))
+			w.Offer(w.queue.add(m), m.Content) // in memory, before the start
+		}
+		w.net.handed = func() { w.Suspend([]Suspension{{What: "ann@example.org"}}) }
+		w.start()
+		synctest.Wait()
+		if n := len(w.net.made()); n != 2 {
+			t.Errorf("%d attempts; one was being made, and one was begun behind it", n)
+		}
+		if n := len(w.net.begun); n != 0 {
+			t.Errorf("%d were begun and left", n)
+		}
+	})
+}
